@@ -1,0 +1,41 @@
+"""The extension modules; everything else stands in pyproject.toml.
+
+CPRO_DEBUG=1 builds with bounds checks, overflow checks and assertions, into a build folder of its own.
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("CPRO_DEBUG") == "1"
+BUILD = "build-debug" if DEBUG else "build"
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "overflowcheck": False,
+    "cdivision": True,
+    "embedsignature": True,
+}
+C_FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+C_FLAGS += ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer"] if DEBUG else ["-O2", "-g0"]
+
+extensions = [
+    Extension(f"cpro._fast.{source.stem}", [str(source)], extra_compile_args=C_FLAGS)
+    for source in sorted(Path("src/cpro/_fast").glob("*.pyx"))
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        build_dir=f"{BUILD}/cython",
+        include_path=["src"],
+        compiler_directives=DIRECTIVES,
+        show_all_warnings=True,
+    ),
+    options={"build": {"build_base": BUILD}},
+)

@@ -1,0 +1,13 @@
+"""The only source of time. One read per socket event, passed down as `now_ns`."""
+
+import time
+
+
+def boot_ns() -> int:
+    """Nanoseconds of CLOCK_BOOTTIME: never steps, and goes on while the machine sleeps (clock_gettime(2))."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def unix_seconds() -> int:
+    """Wall-clock seconds since 1970, for what leaves the process."""
+    return int(time.time())

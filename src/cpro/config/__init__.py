@@ -1,0 +1,1 @@
+"""Settings: the typed model, and reading and validating it."""

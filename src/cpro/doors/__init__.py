@@ -1,0 +1,1 @@
+"""Wire format to Operation and Reply, nothing else."""

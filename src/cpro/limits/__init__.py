@@ -1,0 +1,1 @@
+"""May a user do this now? Rules, buckets and the gate that asks them."""
