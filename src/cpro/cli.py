@@ -1,0 +1,109 @@
+"""The commands. Each says what is wrong in one line per fault and leaves the work to its module."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Final, ParamSpec
+
+import click
+
+from cpro import __version__
+from cpro.config.load import Loaded, load
+from cpro.errors import ConfigError, CproError
+
+P = ParamSpec("P")
+
+_CONFIG: Final = click.option("-c", "--config", metavar="FILE", help="Settings: .yaml, .yml, .json or .toml.")
+
+
+def _clean(command: Callable[P, None]) -> Callable[P, None]:
+    """Errors that cpro raises on purpose are one line each on stderr, exit 1."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except ConfigError as error:
+            _fail(*error.faults)
+        except CproError as error:
+            _fail(f"cpro: {error}")
+
+    return run
+
+
+def _fail(*lines: str) -> None:
+    for line in lines:
+        click.echo(line, err=True)
+    sys.exit(1)
+
+
+def _load(path: str | None) -> Loaded:
+    loaded = load(path, os.environ)
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return loaded
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Throttling, analytics and user status beside an unchanged Centrifugo."""
+
+
+@main.command()
+@_CONFIG
+@_clean
+def serve(config: str | None) -> None:
+    """Run everything; without a file, with defaults."""
+    from cpro.run import supervisor  # the other commands start without the server
+
+    sys.exit(supervisor.serve(config))
+
+
+@main.command()
+@_CONFIG
+@_clean
+def checkconfig(config: str | None) -> None:
+    """Validate the settings: a line per fault, warnings on stderr."""
+    try:
+        _load(config)
+    except ConfigError as error:
+        for fault in error.faults:
+            click.echo(fault)
+        sys.exit(1)
+
+
+@main.command()
+@click.option("-o", "--output", metavar="FILE", default="cpro.yaml", show_default=True, help="File to create.")
+@_clean
+def genconfig(output: str) -> None:
+    """Write a commented starter file with random secrets."""
+    from cpro.config.starter import starter_config, write_new_private
+
+    if not output.endswith((".yaml", ".yml")):
+        _fail(f"{output}: is written as YAML: name it .yaml or .yml")
+    try:
+        write_new_private(output, starter_config())
+    except FileExistsError:
+        _fail(f"{output}: is there already, and is not overwritten")
+    except (OSError, ValueError) as error:
+        _fail(f"{output}: can't be written: {getattr(error, 'strerror', None) or 'not a path'}")
+    click.echo(f"{output}: written; it holds secrets, so keep it private", err=True)
+
+
+@main.command()
+@_CONFIG
+@_clean
+def centrifugoconfig(config: str | None) -> None:
+    """Print the part of Centrifugo's configuration that points it at this cpro."""
+    from cpro.config.centrifugo import centrifugo_config
+
+    click.echo(json.dumps(centrifugo_config(_load(config).settings), indent=2))
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"cpro {__version__} (Python {platform.python_version()})")

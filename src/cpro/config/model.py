@@ -1,0 +1,228 @@
+"""The settings, typed and frozen: names, defaults, bounds and one sentence each.
+
+Everything that speaks of settings (reading, environment names, docs/settings.md, the starter file) walks these
+classes through `schema`, so a setting is described here and nowhere else.
+"""
+
+from typing import Annotated, Final, Literal
+
+from msgspec import field
+
+from .duration import Duration
+from .schema import Block, about
+
+EVENTS: Final = ("connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc", "map_publish", "map_remove")
+CHANNEL_OPERATIONS: Final = (
+    "subscribe", "unsubscribe", "publish", "history", "presence", "presence_stats",
+    "sub_refresh", "map_publish", "map_remove", "track", "untrack",
+)  # fmt: skip
+OPERATIONS: Final = ("connect", "refresh", "rpc", *CHANNEL_OPERATIONS)
+SHARED_BUCKETS: Final = ("default", "total")
+
+
+def _duration(text: str) -> Duration:
+    return Duration.parse(text)
+
+
+class Node(Block, frozen=True):
+    name: Annotated[str, about("Label of this node in analytics; empty means the host name.")] = ""
+
+
+class Log(Block, frozen=True):
+    level: Annotated[
+        Literal["none", "trace", "debug", "info", "warn", "error", "fatal"],
+        about("Least severe level that is logged."),
+    ] = "info"
+
+
+class Shutdown(Block, frozen=True):
+    timeout: Annotated[Duration, about("Longest time a stop waits for requests in flight.", most=_duration("24h"))] = (
+        _duration("30s")
+    )
+
+
+class TLS(Block, frozen=True):
+    """Centrifugo's TLS object; each `…_pem` is PEM text, base64 of PEM text, or a path."""
+
+    enabled: Annotated[bool, about("Turns TLS on.")] = False
+    cert_pem: Annotated[str, about("Certificate chain: PEM, base64 of PEM, or a path.")] = ""
+    key_pem: Annotated[str, about("Private key: PEM, base64 of PEM, or a path.", secret=True)] = ""
+    server_ca_pem: Annotated[str, about("CA that a client checks the server's certificate against.")] = ""
+    client_ca_pem: Annotated[str, about("CA that clients' certificates must come from; set, they must have one.")] = ""
+    insecure_skip_verify: Annotated[bool, about("Does not verify the server's certificate (tests only).")] = False
+    server_name: Annotated[str, about("Name expected in the server's certificate instead of the URL's host.")] = ""
+
+
+class Upstream(Block, frozen=True):
+    endpoint: Annotated[
+        str, about("URL of the application backend; `/` and the event's name are appended.", check="endpoint")
+    ] = ""
+    endpoints: Annotated[
+        tuple[str, ...],
+        about("Several backends instead: round robin, one that fails is skipped until it recovers.", check="endpoint"),
+    ] = ()
+    timeout: Annotated[
+        Duration,
+        about(
+            "Longest time a request to the backend may take; below Centrifugo's own 1s.",
+            least=_duration("1ms"),
+            most=_duration("1h"),
+        ),
+    ] = _duration("800ms")
+    overrides: Annotated[
+        dict[str, str],
+        about("Full URL for single events, by event name; nothing is appended.", check="url", keys=EVENTS),
+    ] = field(default_factory=dict)
+    tls: Annotated[TLS, about("TLS towards `https://` backends (Centrifugo's TLS object).")] = TLS()
+
+
+class Proxy(Block, frozen=True):
+    address: Annotated[str, about("Where Centrifugo calls cpro: `host:port` or `unix:///path`.", check="address")] = (
+        "127.0.0.1:8001"
+    )
+    prefix: Annotated[
+        str, about("Path before the event's name, `POST {prefix}/{event}`; empty or `/` means none.", check="prefix")
+    ] = "/centrifugo"
+    secret: Annotated[
+        str, about("When set, the header X-Cpro-Secret must equal it, else 401.", secret=True, check="header_value")
+    ] = ""
+    tls: Annotated[TLS, about("TLS of this listener (Centrifugo's TLS object).")] = TLS()
+    ip_header: Annotated[
+        str, about("Forwarded header that names the end user's address; empty means none.", check="header")
+    ] = "X-Real-Ip"
+    connect_user_header: Annotated[
+        str, about("Trusted forwarded header that names the user of a connect; empty means none.", check="header")
+    ] = ""
+    upstream: Annotated[Upstream, about("The application backend that answers what cpro lets through.")] = Upstream()
+    without_upstream: Annotated[
+        Literal["deny", "allow"],
+        about("Answer to an event that no backend takes; `allow` replaces Centrifugo's own permission checks."),
+    ] = "deny"
+
+
+class HttpApi(Block, frozen=True):
+    address: Annotated[
+        str, about("Where server API, /health and /metrics listen: `host:port` or `unix:///path`.", check="address")
+    ] = "127.0.0.1:8002"
+    key: Annotated[
+        str, about("API key; empty means the API answers 401 to all.", secret=True, check="header_value")
+    ] = ""
+    tls: Annotated[TLS, about("TLS of this listener (Centrifugo's TLS object).")] = TLS()
+
+
+class LimitsTable(Block, frozen=True):
+    path: Annotated[
+        str, about("Folder of the table of buckets; empty means a private one in /dev/shm, else `data_dir`.")
+    ] = ""
+    max_buckets: Annotated[
+        int, about("Buckets the table has room for, allocated at start.", least=1, most=1_000_000_000)
+    ] = 1_000_000
+
+
+class Bucket(Block, frozen=True):
+    interval: Annotated[Duration, about("Time in which `rate` tokens are refilled.", least=1, most=_duration("8760h"))]
+    rate: Annotated[int, about("Tokens refilled per interval.", least=1, most=2**53)]
+    burst: Annotated[
+        int | None, about("Tokens the bucket holds when full; unset means `rate`.", least=1, most=2**53)
+    ] = None
+
+
+class NamespaceOverride(Block, frozen=True):
+    namespace_name: Annotated[str, about("Namespace this override is for.", check="namespace")]
+    enabled: Annotated[bool, about("`false` exempts the namespace.")] = True
+    buckets: Annotated[tuple[Bucket, ...], about("Buckets in place of the operation's; none means `default`.")] = ()
+
+
+class MethodOverride(Block, frozen=True):
+    method: Annotated[str, about("RPC method this override is for.", check="filled")]
+    enabled: Annotated[bool, about("`false` exempts the method.")] = True
+    buckets: Annotated[tuple[Bucket, ...], about("Buckets in place of the operation's; none means `default`.")] = ()
+
+
+class OperationLimit(Block, frozen=True):
+    enabled: Annotated[bool, about("Turns this operation's buckets on.")] = False
+    buckets: Annotated[tuple[Bucket, ...], about("Buckets that must all have a token; none means `default`.")] = ()
+    namespace_overrides: Annotated[tuple[NamespaceOverride, ...], about("Other buckets for single namespaces.")] = ()
+    method_overrides: Annotated[
+        tuple[MethodOverride, ...], about("Other buckets for single RPC methods (`rpc` only).")
+    ] = ()
+
+
+class CommandBlock(Block, frozen=True):
+    enabled: Annotated[bool, about("Turns this block on.")] = False
+    dry_run: Annotated[bool, about("Decides and records, but refuses nothing by this block.")] = False
+    operations: Annotated[
+        dict[str, OperationLimit],
+        about("Limits by operation, with `default` and `total`; they stand directly in the block.", inline=True),
+    ] = field(default_factory=dict)
+
+
+class RateLimit(Block, frozen=True):
+    client_command: Annotated[CommandBlock, about("Limits per connection, on this node.")] = CommandBlock()
+    user_command: Annotated[CommandBlock, about("Limits per user, on this node.")] = CommandBlock()
+    redis_user_command: Annotated[
+        CommandBlock, about("Limits per user over all nodes; without Redis they are kept on this node.")
+    ] = CommandBlock()
+    store_timeout: Annotated[
+        Duration,
+        about("Longest time an operation waits for Redis.", least=_duration("1ms"), most=_duration("1m")),
+    ] = _duration("200ms")
+    on_store_error: Annotated[
+        Literal["allow", "deny", "local"],
+        about("What happens while Redis is unreachable; `local` keeps the buckets on this node."),
+    ] = "local"
+    anonymous: Annotated[
+        Literal["none", "client", "ip"],
+        about("Key that stands in for an empty user id: no limit per user, the connection, or the address."),
+    ] = "none"
+    exempt_users: Annotated[tuple[str, ...], about("Users who are never limited.")] = ()
+    dry_run: Annotated[bool, about("Decides and records, but refuses nothing.")] = False
+
+
+class Client(Block, frozen=True):
+    rate_limit: Annotated[RateLimit, about("Centrifugo PRO's block, word for word.")] = RateLimit()
+
+
+class Channel(Block, frozen=True):
+    """The same three as in Centrifugo's own configuration."""
+
+    namespace_boundary: Annotated[str, about("Ends the namespace in a channel's name; empty means none.")] = ":"
+    private_prefix: Annotated[str, about("Starts the name of a private channel; empty means none.")] = "$"
+    user_boundary: Annotated[str, about("Starts the list of users in a channel's name; empty means none.")] = "#"
+
+
+class Rpc(Block, frozen=True):
+    namespace_boundary: Annotated[str, about("Ends the namespace in an RPC method's name; empty means none.")] = ":"
+
+
+class Prometheus(Block, frozen=True):
+    enabled: Annotated[bool, about("Serves /metrics at `http_api.address`.")] = True
+
+
+class Settings(Block, frozen=True):
+    node: Annotated[Node, about("This node.")] = Node()
+    workers: Annotated[int, about("Processes that serve; 0 means one per core.", least=0, most=256)] = 1
+    data_dir: Annotated[str, about("Folder for what must survive a restart, and for sockets.", check="filled")] = (
+        "./cpro-data"
+    )
+    secret: Annotated[
+        str,
+        about(
+            "Signs what cpro tells itself through Centrifugo, same on all nodes; empty: random, kept in `data_dir`.",
+            secret=True,
+        ),
+    ] = ""
+    log: Annotated[Log, about("Logging: text on a terminal, else one JSON object a line on stderr.")] = Log()
+    shutdown: Annotated[Shutdown, about("How cpro stops.")] = Shutdown()
+    max_body_size: Annotated[
+        int, about("Largest request body in bytes; more is answered 413.", least=1, most=1 << 30)
+    ] = 1_048_576
+    proxy: Annotated[Proxy, about("The door for Centrifugo's event proxies.")] = Proxy()
+    http_api: Annotated[HttpApi, about("The door for backends: server API, /health and /metrics.")] = HttpApi()
+    limits_table: Annotated[LimitsTable, about("The table of buckets that all workers of the node share.")] = (
+        LimitsTable()
+    )
+    client: Annotated[Client, about("What concerns clients.")] = Client()
+    channel: Annotated[Channel, about("How channel names are read; must equal Centrifugo's own settings.")] = Channel()
+    rpc: Annotated[Rpc, about("How RPC method names are read; must equal Centrifugo's own setting.")] = Rpc()
+    prometheus: Annotated[Prometheus, about("Metrics.")] = Prometheus()

@@ -1,0 +1,73 @@
+"""Settings looked at from outside: without secrets, and compared with others."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from .duration import Duration
+from .faults import render
+from .model import Settings
+from .schema import HIDDEN, fields_of
+
+RELOADABLE: Final = (
+    "client.rate_limit",
+    "proxy.upstream",
+    "proxy.without_upstream",
+    "proxy.secret",
+    "proxy.connect_user_header",
+    "proxy.ip_header",
+    "http_api.key",
+    "secret",
+    "log.level",
+    "channel",
+    "rpc",
+)
+
+
+def redacted(settings: Settings) -> dict[str, Any]:
+    """Plain values for logs and pages, written as in a file; secrets that are set are hidden."""
+    return _plain_block(settings)
+
+
+def changes_needing_restart(old: Settings, new: Settings) -> list[str]:
+    """Dotted paths of settings that differ and that a running service can't take over."""
+    return [path for path in _changes(old, new, ()) if not is_reloadable(path)]
+
+
+def _plain_block(block: msgspec.Struct) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for field in fields_of(type(block)).values():
+        value = getattr(block, field.name)
+        if field.inline:
+            result.update(_plain(value))
+        else:
+            result[field.name] = HIDDEN if field.secret and value else _plain(value)
+    return result
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any setting
+    if isinstance(value, msgspec.Struct):
+        return _plain_block(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(child) for key, child in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(child) for child in value]
+    return str(value) if isinstance(value, Duration) else value
+
+
+def _changes(old: msgspec.Struct, new: msgspec.Struct, path: tuple[str, ...]) -> list[str]:
+    found: list[str] = []
+    for field in fields_of(type(old)).values():
+        here = (*path, field.name)
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if field.block is not None:
+            found += _changes(before, after, here)
+        elif before != after:
+            found.append(render(here))
+    return found
+
+
+def is_reloadable(path: str) -> bool:
+    """Whether SIGHUP puts a change of this setting in force."""
+    return any(path == known or path.startswith(known + ".") for known in RELOADABLE)
