@@ -1,0 +1,233 @@
+"""The connections to one origin: the youngest idle one is used first, more are made on demand up to a cap.
+
+An exchange that finds none waits its turn here; each dial under way stands for one waiting exchange, though whichever
+connection is free first, new or old, serves the first in line. When a dial fails and more exchanges wait than dials
+are under way, the first in line is told so. An exchange that is sent a second time waits in a line of its own, which
+only new connections serve.
+"""
+
+import asyncio
+import math
+import ssl
+from collections import OrderedDict
+from contextlib import suppress
+from typing import NamedTuple, Protocol
+
+from cpro._fast.http1 import Response
+from cpro.http.client_connection import Connection
+from cpro.http.endpoints import Origin
+from cpro.http.exchange import Exchange, Failure, Outcome
+from cpro.http.health import Health
+
+MAX_CONNECTIONS = 512
+CLOSE_WAIT_S = 1.0  # longest that closed transports are waited for
+
+
+class PoolSettings(NamedTuple):
+    """What all pools of a client have in common."""
+
+    connect_timeout_s: float
+    max_reply_bytes: int
+    tls: ssl.SSLContext | None
+    server_hostname: str | None
+    drop: tuple[bytes, ...]
+
+
+class PoolOwner(Protocol):
+    """What a pool tells its client."""
+
+    def on_outcome(self, exchange: Exchange, outcome: Outcome) -> None: ...
+
+    def on_refused(self, exchange: Exchange) -> None: ...
+
+    def on_health_change(self) -> None: ...
+
+
+class Pool:
+    """Owns its connections and dials; lives as long as its client."""
+
+    def __init__(
+        self, owner: PoolOwner, loop: asyncio.AbstractEventLoop, origin: Origin, settings: PoolSettings
+    ) -> None:
+        self._owner = owner
+        self._loop = loop
+        self._origin = origin
+        self._settings = settings
+        self._idle: list[Connection] = []
+        self._connections: set[Connection] = set()  # every one that has a transport
+        self._dials: set[asyncio.Task[None]] = set()
+        self._waiting: OrderedDict[Exchange, None] = OrderedDict()
+        self._waiting_for_fresh: OrderedDict[Exchange, None] = OrderedDict()
+        self._sweep_at_s = math.inf
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._probes: list[asyncio.Task[None]] = []  # cancelled by `begin_close`, still to be waited for
+        self._on_empty: asyncio.Future[None] | None = None
+        self.health = Health(loop, origin, self._probe, owner.on_health_change)
+
+    # --- what the client asks of it ---
+
+    def start(self, exchange: Exchange, now_s: float) -> None:
+        """Write the request on an idle connection, or let it wait for one."""
+        if exchange.repeated:
+            self._wait(exchange, self._waiting_for_fresh)
+            return
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.is_reusable(now_s):
+                connection.carry(exchange)
+                return
+            connection.drop()
+        self._wait(exchange, self._waiting)
+
+    def withdraw(self, exchange: Exchange) -> None:
+        """Take a waiting exchange out of its line."""
+        exchange.holder = None
+        self._waiting.pop(exchange, None)
+        self._waiting_for_fresh.pop(exchange, None)
+
+    def begin_close(self) -> None:
+        """No more idle connections and probes; exchanges under way go on."""
+        self._closing = True
+        self._probes = self.health.close()
+        for connection in self._idle:
+            connection.drop()
+        self._idle.clear()
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+
+    async def finish_close(self) -> None:
+        """Cancel dials, drop connections, wait until the loop has let go of all."""
+        tasks = [*self._dials, *self._probes]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._dials.clear()  # of those that were cancelled before their first step
+        for connection in self._connections:
+            connection.drop()
+        if self._connections:
+            self._on_empty = self._loop.create_future()
+            await asyncio.wait({self._on_empty}, timeout=CLOSE_WAIT_S)
+
+    # --- what connections tell it ---
+
+    def on_free(self, connection: Connection) -> None:
+        if self._waiting:
+            connection.carry(self._waiting.popitem(last=False)[0])
+        elif self._closing:
+            connection.drop()
+        else:
+            connection.is_fresh = False
+            self._idle.append(connection)
+            if connection.reuse_until_s < self._sweep_at_s:
+                self._sweep_at(connection.reuse_until_s)
+
+    def on_reply(self, exchange: Exchange, response: Response) -> None:
+        if self.health.failures:
+            self.health.on_answer()
+        self._owner.on_outcome(exchange, response)
+
+    def on_failure(self, exchange: Exchange, failure: Failure, was_stale: bool) -> None:
+        """`was_stale`: a reused connection that died before any byte of the reply."""
+        if was_stale and exchange.may_repeat and not exchange.repeated:
+            exchange.repeated = True
+            self.start(exchange, self._loop.time())
+            return
+        if failure is Failure.RESET and not was_stale:
+            self.health.on_failure("connection reset")
+        self._owner.on_outcome(exchange, failure)
+
+    def on_lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        with suppress(ValueError):
+            self._idle.remove(connection)
+        self._dial_as_needed()
+        if self._on_empty is not None and not self._connections and not self._on_empty.done():
+            self._on_empty.set_result(None)
+
+    # --- dials ---
+
+    def _wait(self, exchange: Exchange, line: OrderedDict[Exchange, None]) -> None:
+        exchange.holder = self
+        line[exchange] = None
+        self._dial_as_needed()
+
+    def _lack_dials(self) -> bool:
+        return len(self._waiting) + len(self._waiting_for_fresh) > len(self._dials)
+
+    def _dial_as_needed(self) -> None:
+        while self._lack_dials() and len(self._connections) + len(self._dials) < MAX_CONNECTIONS:
+            self._dials.add(self._loop.create_task(self._dial()))
+
+    async def _dial(self) -> None:
+        try:
+            connection: Connection | str = await self._connect()
+        finally:
+            self._dials.discard(asyncio.current_task())
+        if isinstance(connection, str):
+            self._on_dial_failed(connection)
+        elif self._waiting_for_fresh:
+            connection.carry(self._waiting_for_fresh.popitem(last=False)[0])
+        else:
+            self.on_free(connection)
+
+    def _on_dial_failed(self, reason: str) -> None:
+        self.health.on_refused(reason)
+        if self._lack_dials():
+            line = self._waiting_for_fresh or self._waiting
+            exchange = line.popitem(last=False)[0]
+            exchange.holder = None
+            self._dial_as_needed()
+            self._owner.on_refused(exchange)
+
+    async def _connect(self) -> Connection | str:
+        """A new connection, or the reason why there is none. Nothing is left open when this is cancelled."""
+        settings = self._settings
+        connection = Connection(self, self._loop, settings.max_reply_bytes, settings.drop)
+        try:
+            async with asyncio.timeout(settings.connect_timeout_s):
+                await self._loop.create_connection(
+                    lambda: connection,
+                    self._origin.host,
+                    self._origin.port,
+                    ssl=settings.tls if self._origin.scheme == "https" else None,
+                    server_hostname=settings.server_hostname if self._origin.scheme == "https" else None,
+                )
+        except (OSError, UnicodeError) as error:  # TimeoutError, gaierror and SSLError are OSErrors
+            connection.drop()
+            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        except BaseException:
+            connection.drop()
+            raise
+        if not connection.is_open():
+            return "closed at once"
+        self._connections.add(connection)
+        return connection
+
+    async def _probe(self) -> bool:
+        connection = await self._connect()
+        if isinstance(connection, str):
+            return False
+        self.on_free(connection)
+        return True
+
+    # --- idle connections ---
+
+    def _sweep_at(self, when_s: float) -> None:
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        self._sweep_at_s = when_s
+        self._sweep_timer = self._loop.call_at(when_s, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close idle connections whose time is over; one timer for all of them."""
+        now_s = self._loop.time()
+        over = [connection for connection in self._idle if connection.reuse_until_s <= now_s]
+        self._idle = [connection for connection in self._idle if connection.reuse_until_s > now_s]
+        for connection in over:
+            connection.drop()
+        self._sweep_timer = None
+        self._sweep_at_s = math.inf
+        if self._idle:
+            self._sweep_at(min(connection.reuse_until_s for connection in self._idle))
