@@ -1,0 +1,69 @@
+"""May this operation happen now? One synchronous question to the bucket table; no waiting, no Redis.
+
+The table answers with two bits a block (client, user, redis; lowest first): 0 not asked, 1 admitted, 2 refused,
+3 refused in dry run.
+"""
+
+from collections.abc import Callable
+
+from cpro._fast.buckets import REFUSED, BucketTable
+from cpro.config.model import RateLimit
+from cpro.limits.rules import Rules
+from cpro.operation import NEVER_REFUSED, Operation, Verdict
+
+USER, BY_CLIENT, BY_ADDRESS = 1, 2, 3
+"""What the user part of a bucket's key is: a user id, or what stands in for one that is empty."""
+
+
+def _verdict(code: int) -> Verdict:
+    if REFUSED[code]:
+        return Verdict.REFUSED
+    refused_in_dry_run = any((code >> shift) & 3 == 3 for shift in (0, 2, 4))
+    return Verdict.DRY_RUN if refused_in_dry_run else Verdict.ADMITTED
+
+
+_VERDICTS = tuple(_verdict(code) for code in range(64))
+
+
+class Gate:
+    """Charges operations by the rules in force; one per worker."""
+
+    def __init__(self, table: BucketTable, count: Callable[[int], None]) -> None:
+        """`count` is told every answer of the table: `cpro_limit_checks_total` is made of them."""
+        self._table = table
+        self._count = count
+        self._rules: Rules
+        self._exempt: frozenset[str]
+        self._anonymous: str
+
+    def configure(self, limits: RateLimit, rules: Rules) -> None:
+        """Put `rules` in force from the next operation on."""
+        self._rules = rules
+        self._exempt = frozenset(limits.exempt_users)
+        self._anonymous = limits.anonymous
+
+    @property
+    def wants_address(self) -> bool:
+        """Whether anonymous users are told apart by their address, so that doors should look for it."""
+        return self._anonymous == "ip"
+
+    def charge(self, operation: Operation, now_ns: int, *, own_only: bool = False) -> Verdict:
+        """Take one token of every bucket that applies, or none at all.
+
+        `own_only` leaves `default` and `total` out: operations that Centrifugo starts by itself.
+        """
+        user = operation.user
+        if user in self._exempt and user:
+            return Verdict.ADMITTED
+        kind = USER
+        if not user and self._anonymous != "none":
+            user, kind = self._stand_in(operation)
+        plan = self._rules.plan(operation.kind, operation.channel, operation.method, own_only=own_only)
+        code = self._table.charge(plan, operation.client, user, kind, now_ns)
+        self._count(code)
+        return Verdict.ADMITTED if operation.kind in NEVER_REFUSED else _VERDICTS[code]
+
+    def _stand_in(self, operation: Operation) -> tuple[str, int]:
+        if self._anonymous == "ip" and operation.address:
+            return operation.address, BY_ADDRESS
+        return operation.client, BY_CLIENT

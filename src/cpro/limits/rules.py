@@ -1,0 +1,189 @@
+"""Settings → a flat table: (operation, namespace, method) → the plan of buckets it pays from.
+
+Everything a limit can say is decided here, once, at load; the gate only looks up. A bucket's identity is a stable hash
+of block, operation, override and interval (and of the burst where it is not the rate), so it is the same on all nodes
+and survives a reordered file. A reload that changes a burst names the identity before, so that the share used is kept.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from cpro._fast.buckets import Layer, Plan
+from cpro._fast.hashing import identity
+from cpro.config.model import (
+    Bucket,
+    Channel,
+    CommandBlock,
+    MethodOverride,
+    NamespaceOverride,
+    OperationLimit,
+    RateLimit,
+    Rpc,
+)
+from cpro.operation import OPERATIONS
+
+BLOCKS = ("client_command", "user_command", "redis_user_command")
+"""In the order they are asked; the position is the plan's block number."""
+
+_BY_CLIENT, _BY_USER = 0, 1
+_NO_LIMIT = OperationLimit()
+_KEYED_BY = (_BY_CLIENT, _BY_USER, _BY_USER)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The plans of one operation: the general one, and those of the names that have an override."""
+
+    general: Plan
+    by_method: dict[str, Plan]
+    by_namespace: dict[str, Plan]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The whole table. `full_ns` remembers every bucket's size for the next reload."""
+
+    rules: dict[str, Rule]
+    own_rules: dict[str, Rule]
+    """The same with only what is explicitly set for the operation: neither `default` nor `total`."""
+    channel: Channel
+    rpc: Rpc
+    full_ns: dict[tuple[str, ...], tuple[int, int]] = field(repr=False)
+
+    def plan(self, kind: str, channel: str, method: str, *, own_only: bool = False) -> Plan:
+        """The plan for one operation; raises KeyError for a kind nobody registered."""
+        rule = (self.own_rules if own_only else self.rules)[kind]
+        if method and rule.by_method:
+            plan = rule.by_method.get(method)
+            if plan is not None:
+                return plan
+        if rule.by_namespace:
+            namespace = rpc_namespace(method, self.rpc) if method else channel_namespace(channel, self.channel)
+            return rule.by_namespace.get(namespace, rule.general)
+        return rule.general
+
+
+def channel_namespace(channel: str, names: Channel) -> str:
+    """The namespace Centrifugo finds: one private prefix off, then what stands before the first boundary."""
+    if names.private_prefix:
+        channel = channel.removeprefix(names.private_prefix)
+    return _before(channel, names.namespace_boundary)
+
+
+def rpc_namespace(method: str, names: Rpc) -> str:
+    """The namespace of an RPC method: what stands before the first boundary, else none."""
+    return _before(method, names.namespace_boundary)
+
+
+def _before(text: str, boundary: str) -> str:
+    if not boundary:
+        return ""
+    namespace, found, _ = text.partition(boundary)
+    return namespace if found else ""
+
+
+def compile_rules(
+    limits: RateLimit, channel: Channel, rpc: Rpc, *, extra: Iterable[str] = (), previous: Rules | None = None
+) -> Rules:
+    """Compile `limits`; `extra` are operations of plugins, `previous` the rules that a reload replaces."""
+    return _Compiler(limits, previous).compile(channel, rpc, (*OPERATIONS, *extra))
+
+
+class _Compiler:
+    def __init__(self, limits: RateLimit, previous: Rules | None) -> None:
+        self._blocks: list[CommandBlock] = [getattr(limits, name) for name in BLOCKS]
+        client, user, redis = (limits.dry_run or block.dry_run for block in self._blocks)
+        self._dry_run = (client, user, redis)
+        self._before = previous.full_ns if previous else {}
+        self._full_ns: dict[tuple[str, ...], tuple[int, int]] = {}
+
+    def compile(self, channel: Channel, rpc: Rpc, kinds: Iterable[str]) -> Rules:
+        kinds = tuple(kinds)
+        return Rules(
+            rules={kind: self._rule(kind, rpc, own_only=False) for kind in kinds},
+            own_rules={kind: self._rule(kind, rpc, own_only=True) for kind in kinds},
+            channel=channel,
+            rpc=rpc,
+            full_ns=self._full_ns,
+        )
+
+    def _rule(self, kind: str, rpc: Rpc, *, own_only: bool) -> Rule:
+        limits = [block.operations.get(kind, _NO_LIMIT) for block in self._blocks]
+        methods = {override.method for limit in limits for override in limit.method_overrides}
+        namespaces = {override.namespace_name for limit in limits for override in limit.namespace_overrides}
+        return Rule(
+            general=self._plan(kind, "", "", own_only=own_only),
+            by_method={name: self._plan(kind, rpc_namespace(name, rpc), name, own_only=own_only) for name in methods},
+            by_namespace={name: self._plan(kind, name, "", own_only=own_only) for name in namespaces},
+        )
+
+    def _plan(self, kind: str, namespace: str, method: str, *, own_only: bool) -> Plan:
+        layers: list[Layer] = []
+        for number, block in enumerate(self._blocks):
+            if not block.enabled or (number == _BY_CLIENT and kind == "connect"):
+                continue
+            layers += self._own_layers(number, block, kind, namespace, method, own_only=own_only)
+            if not own_only:
+                layers += self._named_layers(number, block, "total")
+        return Plan(layers, self._dry_run)
+
+    def _own_layers(
+        self, number: int, block: CommandBlock, kind: str, namespace: str, method: str, *, own_only: bool
+    ) -> list[Layer]:
+        limit = block.operations.get(kind, _NO_LIMIT)
+        default = [] if own_only else self._named_layers(number, block, "default")
+        for override, words in _overrides(limit, namespace, method):
+            if not override.enabled:
+                return []
+            return self._layers(number, (kind, *words), override.buckets) if override.buckets else default
+        if limit.enabled and limit.buckets:
+            return self._layers(number, (kind,), limit.buckets)
+        return default
+
+    def _named_layers(self, number: int, block: CommandBlock, name: str) -> list[Layer]:
+        limit = block.operations.get(name)
+        if limit is None or not limit.enabled:
+            return []
+        return self._layers(number, (name,), limit.buckets)
+
+    def _layers(self, number: int, words: tuple[str, ...], buckets: Iterable[Bucket]) -> list[Layer]:
+        seen: dict[int, int] = {}
+        layers = []
+        for bucket in buckets:
+            twin = seen[bucket.interval] = seen.get(bucket.interval, 0) + 1
+            name = (BLOCKS[number], *words, str(int(bucket.interval)), str(twin))
+            layers.append(self._layer(number, name, bucket))
+        return layers
+
+    def _layer(self, number: int, name: tuple[str, ...], bucket: Bucket) -> Layer:
+        step_ns = -(-int(bucket.interval) // bucket.rate)  # rounded up: a limit may refill late, never early
+        burst = bucket.rate if bucket.burst is None else bucket.burst
+        full_ns = burst * step_ns
+        # A burst of its own changes how long a full bucket takes to refill, so it is another bucket in the table;
+        # where burst is the rate, that time is the interval and the share used survives a new rate by itself.
+        words = name if burst == bucket.rate else (*name, f"{burst}/{bucket.rate}")
+        own = identity(*words)
+        self._full_ns[name] = (own, full_ns)
+        before, before_full_ns = self._before.get(name, (own, full_ns))
+        inherits = before != own
+        return Layer(
+            block=number,
+            keyed_by=_KEYED_BY[number],
+            identity=own,
+            step_ns=step_ns,
+            full_ns=full_ns,
+            previous_identity=before if inherits else 0,
+            previous_full_ns=before_full_ns if inherits else 0,
+        )
+
+
+def _overrides(
+    limit: OperationLimit, namespace: str, method: str
+) -> Iterator[tuple[MethodOverride | NamespaceOverride, tuple[str, str]]]:
+    """The overrides that apply, the more specific first, each with the words that name its buckets."""
+    for by_method in limit.method_overrides:
+        if method and by_method.method == method:
+            yield by_method, ("method", method)
+    for by_namespace in limit.namespace_overrides:
+        if namespace and by_namespace.namespace_name == namespace:
+            yield by_namespace, ("namespace", namespace)
