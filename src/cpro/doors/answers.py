@@ -1,0 +1,88 @@
+"""Reading a backend's answer just enough: has it an error or a disconnect; and which user, for a connect.
+
+The body itself is relayed untouched. Centrifugo matches keys in any case (Go's encoding/json), so a spelling that only
+Centrifugo would understand must not slip past the limits.
+"""
+
+from typing import Any
+
+import msgspec
+
+from cpro.operation import Reply
+
+
+class _Code(msgspec.Struct, gc=False):
+    code: int = 0
+
+
+class _Answer(msgspec.Struct, gc=False):
+    result: msgspec.Raw = msgspec.Raw()
+    error: _Code | None = None
+    disconnect: _Code | None = None
+
+
+class _User(msgspec.Struct, gc=False):
+    user: str = ""
+
+
+class _ConnectAnswer(msgspec.Struct, gc=False):
+    result: _User | None = None
+    error: _Code | None = None
+    disconnect: _Code | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+_decode_connect = msgspec.json.Decoder(_ConnectAnswer).decode
+
+
+def read_answer(body: bytes) -> Reply:
+    """The reply that relays `body`; raises msgspec.DecodeError where Centrifugo could not read it either."""
+    try:
+        answer = _decode(body)
+        if not answer.result and answer.error is None and answer.disconnect is None and len(body) > len(b"{}"):
+            folded = _fold(body)
+            folded.pop("result", None)
+            answer = msgspec.convert(folded, _Answer)
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error
+    return _reply(body, answer)
+
+
+def read_connect_answer(body: bytes) -> Reply:
+    """The same for a connect, whose result must be one that `user_of` can read."""
+    try:
+        return _reply(body, _understand_connect(body))
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error
+
+
+def user_of(reply: Reply) -> str | None:
+    """The user a connect's answer establishes: empty for an anonymous one, None when it establishes nobody."""
+    if reply.status != 200 or reply.error or reply.disconnect:
+        return None
+    result = _understand_connect(reply.body).result
+    return None if result is None else result.user
+
+
+def _understand_connect(body: bytes) -> _ConnectAnswer:
+    answer = _decode_connect(body)
+    if answer.result is None or not answer.result.user:
+        answer = msgspec.convert(_fold(body), _ConnectAnswer)
+    return answer
+
+
+def _reply(body: bytes, answer: _Answer | _ConnectAnswer) -> Reply:
+    return Reply(
+        body,
+        error=answer.error.code if answer.error else 0,
+        disconnect=answer.disconnect.code if answer.disconnect else 0,
+    )
+
+
+def _fold(body: bytes) -> dict[str, Any]:
+    """The answer with its keys in lower case, two levels deep: that is as far as we look."""
+    return {key: _lower(value) for key, value in _lower(msgspec.json.decode(body)).items()}
+
+
+def _lower(value: Any) -> Any:  # noqa: ANN401 -- any JSON
+    return {key.lower(): inner for key, inner in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,181 @@
+"""The proxy door: Centrifugo's HTTP event proxies, `POST {prefix}/{event}`.
+
+Decodes only what limits need; body and headers travel on as they came. What Centrifugo does with an answer differs by
+event (an `error` on refresh logs the user out), so each event has a `Lane` with answers of its own.
+"""
+
+import hmac
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from cpro import pipeline
+from cpro._fast.http1 import Request
+from cpro.config.model import Proxy
+from cpro.http.server import Connection
+from cpro.logs import Occasional
+from cpro.operation import (
+    BAD_REQUEST,
+    EMPTY,
+    EMPTY_RESULT,
+    INTERNAL_ERROR,
+    NOT_AVAILABLE,
+    PERMISSION_DENIED,
+    TOO_MANY_REQUESTS,
+    Operation,
+    Reply,
+    Verdict,
+    status_reply,
+)
+from cpro.pipeline import Handle, Lane, Respond
+
+log = logging.getLogger(__name__)
+
+EVENTS = ("connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc", "map_publish", "map_remove")
+STARTED_BY_CENTRIFUGO = frozenset({"refresh", "sub_refresh"})
+"""Centrifugo ignores their `error` and expires the connection instead; on a bad status it asks again in 60 s."""
+
+NOT_FOUND = status_reply(404)
+METHOD_NOT_ALLOWED = status_reply(405)
+UNAUTHORIZED = status_reply(401)
+BAD_GATEWAY = status_reply(502)
+SERVICE_UNAVAILABLE = status_reply(503)
+
+SECRET_HEADER = b"x-cpro-secret"
+REFRESHED_FOR_S = 3600
+
+
+class Event(msgspec.Struct, gc=False):
+    """What cpro reads of an event's body; everything else in it stays raw (Centrifugo's proxy protocol)."""
+
+    client: str
+    user: str = ""
+    channel: str = ""
+    method: str = ""
+
+
+_decode = msgspec.json.Decoder(Event).decode
+
+Charge = Callable[..., Verdict]
+"""`Gate.charge`."""
+Record = Callable[[str, int], None]
+"""Counts one finished operation: verdict label (see `metrics.VERDICTS`) and duration in ns."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entrance:
+    """One event's path: its lane, and what is answered to a body that isn't an event."""
+
+    kind: str
+    lane: Lane
+    invalid: Reply
+    record: Record
+
+
+class ProxyDoor:
+    """Takes Centrifugo's events; a `http.server.Handler`."""
+
+    def __init__(self, charge: Charge, recorder: Callable[[str], Record]) -> None:
+        """`recorder` gives the `Record` of one event."""
+        self._charge = charge
+        self._records = {kind: recorder(kind) for kind in EVENTS}
+        self._occasional = Occasional(log)
+        self._entrances: dict[bytes, _Entrance] = {}
+        self._secret = b""
+        self._address_header = b""
+
+    def configure(
+        self, proxy: Proxy, forwards: Mapping[str, Handle], user_of: Callable[[Reply], str | None], *, by_address: bool
+    ) -> None:
+        """Put settings in force from the next request on.
+
+        `forwards` has a handler for each event that a backend takes, `user_of` reads the user out of a connect's
+        answer, `by_address` says that limits want to know the address of anonymous users.
+        """
+        self._secret = proxy.secret.encode()
+        self._address_header = proxy.ip_header.lower().encode() if by_address else b""
+        prefix = proxy.prefix.rstrip("/")
+        self._entrances = {
+            f"{prefix}/{kind}".encode(): self._entrance(
+                kind, forwards.get(kind) or _without_upstream(kind, proxy), user_of
+            )
+            for kind in EVENTS
+        }
+
+    def __call__(self, request: Request, connection: Connection, now_ns: int) -> Reply | None:
+        entrance = self._entrances.get(request.path)
+        if entrance is None:
+            return NOT_FOUND
+        if not request.is_post:
+            return METHOD_NOT_ALLOWED
+        if self._secret and not hmac.compare_digest(request.header(SECRET_HEADER) or b"", self._secret):
+            return UNAUTHORIZED
+        try:
+            event = _decode(request.body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            return self._refuse_invalid(entrance, error)
+        operation = Operation(entrance.kind, event.client, event.user, event.channel, event.method, "", now_ns)
+        if self._address_header and not event.user:
+            operation.address = (request.header(self._address_header) or b"").decode("latin-1")
+        return pipeline.run(entrance.lane, operation, request, connection.answer)
+
+    def _refuse_invalid(self, entrance: _Entrance, error: Exception) -> Reply:
+        entrance.record("invalid", 0)
+        self._occasional.warning(entrance.kind, "event is not Centrifugo's", event=entrance.kind, error=str(error))
+        return entrance.invalid
+
+    def _entrance(self, kind: str, handle: Handle, user_of: Callable[[Reply], str | None]) -> _Entrance:
+        by_centrifugo = kind in STARTED_BY_CENTRIFUGO
+        record = self._records[kind]
+        lane = Lane(
+            admit=partial(self._charge, own_only=True) if by_centrifugo else self._charge,
+            handle=handle,
+            refusal=SERVICE_UNAVAILABLE if by_centrifugo else TOO_MANY_REQUESTS,
+            record=partial(_record, record, fault_of(kind)),
+            user_of=user_of if kind == "connect" else None,
+        )
+        return _Entrance(kind, lane, BAD_GATEWAY if by_centrifugo else BAD_REQUEST, record)
+
+
+def fault_of(kind: str) -> Reply:
+    """The answer when whoever should handle the event failed."""
+    return BAD_GATEWAY if kind in STARTED_BY_CENTRIFUGO else INTERNAL_ERROR
+
+
+_LABELS = {Verdict.REFUSED: "refused", Verdict.DRY_RUN: "dry_run"}
+
+
+def _record(record: Record, fault: Reply, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
+    label = _LABELS.get(verdict) or ("failed" if reply is fault else "admitted")
+    record(label, duration_ns)
+
+
+def _without_upstream(kind: str, proxy: Proxy) -> Handle:
+    """The handler of an event that no backend takes."""
+    if kind == "connect":
+        header = proxy.connect_user_header.lower().encode()
+        return partial(_connect_by_header, header) if header else _constant(EMPTY)
+    if proxy.without_upstream == "allow":
+        return _extend if kind in STARTED_BY_CENTRIFUGO else _constant(EMPTY_RESULT)
+    if kind in STARTED_BY_CENTRIFUGO:
+        return _constant(BAD_GATEWAY)
+    return _constant(NOT_AVAILABLE if kind == "rpc" else PERMISSION_DENIED)
+
+
+def _constant(reply: Reply) -> Handle:
+    return lambda operation, request, respond: reply
+
+
+def _connect_by_header(header: bytes, operation: Operation, request: Any, respond: Respond) -> Reply:  # noqa: ANN401
+    """A connect of the user that a trusted header names; without it Centrifugo decides."""
+    user = (request.header(header) or b"").decode(errors="replace")
+    return Reply(msgspec.json.encode({"result": {"user": user}})) if user else EMPTY
+
+
+def _extend(operation: Operation, request: object, respond: Respond) -> Reply:
+    return Reply(msgspec.json.encode({"result": {"expire_at": int(time.time()) + REFRESHED_FOR_S}}))

@@ -1,0 +1,61 @@
+"""The corridor every operation walks: admit → handle → record.
+
+No sockets, HTTP or Redis here: what differs between doors and operations comes in as a `Lane` of small callables,
+bound once at load. A reply that is ready at once is returned; one that comes later goes to `respond`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cpro.clock import boot_ns
+from cpro.operation import Operation, Reply, Verdict
+
+Respond = Callable[[Reply], None]
+"""Takes a reply that was not ready at once; called exactly once, never before `run` has returned."""
+
+Handle = Callable[[Operation, Any, Respond], Reply | None]
+"""Does what the operation asks for: the reply, or None when it goes to the `Respond` later. Between them stands the
+door's own request, which only a handler made for that door looks into."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """How one kind of operation is treated at one door."""
+
+    admit: Callable[[Operation, int], Verdict]
+    """Charges the operation at a time in ns of `clock.boot_ns`."""
+    handle: Handle
+    refusal: Reply
+    record: Callable[[Verdict, Reply, int], None]
+    """Told of every finished operation: verdict, reply, duration in ns."""
+    user_of: Callable[[Reply], str | None] | None = None
+    """Set where only the answer names the user (a connect): it is charged then, or not at all on None."""
+
+
+def run(lane: Lane, operation: Operation, request: object, respond: Respond) -> Reply | None:
+    """Walk `operation` down its lane; None means that `respond` will get the reply."""
+    verdict = Verdict.ADMITTED
+    if lane.user_of is None:
+        verdict = lane.admit(operation, operation.started_ns)
+        if verdict is Verdict.REFUSED:
+            return _finish(lane, operation, verdict, lane.refusal)
+    reply = lane.handle(operation, request, lambda later: respond(_settle(lane, operation, verdict, later)))
+    return None if reply is None else _settle(lane, operation, verdict, reply)
+
+
+def _settle(lane: Lane, operation: Operation, verdict: Verdict, reply: Reply) -> Reply:
+    """Charge now what could not be charged before the answer was known."""
+    if lane.user_of is not None:
+        user = lane.user_of(reply)
+        if user is not None:
+            operation.user = user
+            verdict = lane.admit(operation, boot_ns())
+            if verdict is Verdict.REFUSED:
+                reply = lane.refusal
+    return _finish(lane, operation, verdict, reply)
+
+
+def _finish(lane: Lane, operation: Operation, verdict: Verdict, reply: Reply) -> Reply:
+    lane.record(verdict, reply, boot_ns() - operation.started_ns)
+    return reply

@@ -1,0 +1,58 @@
+"""What supervisor and workers say to each other, pickled over a socket pair that only the two hold."""
+
+import ctypes
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+from cpro.config.model import Settings
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """The first message to a worker: everything it needs to serve."""
+
+    number: int
+    settings: Settings
+    earlier: Settings | None
+    """What the last reload replaced: buckets whose size it changed keep the share that is used."""
+    table_path: str
+    counters_path: str
+    proxy_fd: int
+    api_fd: int
+    supervisor: int
+    """Its process id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """To a worker: put these settings in force."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """To a worker: finish what is in flight and exit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From a worker: it accepts traffic (or, after a `Reload`, serves by the new settings)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """From a worker that can't start."""
+
+    reason: str
+
+
+def die_with(supervisor: int) -> None:
+    """Have the kernel end this process when the supervisor ends, however that happens."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:  # it went before we asked
+        sys.exit(1)

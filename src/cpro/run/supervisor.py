@@ -1,0 +1,225 @@
+"""`cpro serve`: starts the workers and keeps them running. Owns sockets, lock and table, and no state of its own."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TextIO
+
+import uvloop
+
+from cpro import logs
+from cpro._fast.counters import CounterFile
+from cpro.clock import boot_ns
+from cpro.config.load import Loaded, changes_needing_restart, load
+from cpro.config.model import Settings
+from cpro.errors import ConfigError, StartError
+from cpro.limits.table import open_table
+from cpro.metrics import Catalogue
+from cpro.run.child import Child
+from cpro.run.orders import Orders, Reload, Stop
+from cpro.run.sockets import Listener
+
+log = logging.getLogger(__name__)
+
+FIRST_RESTART_S, LAST_RESTART_S = 0.05, 5.0
+"""Wait before a dead worker is started again: doubles while it keeps dying young."""
+YOUNG_S = 10.0
+KILL_AFTER_S = 5.0
+"""Patience beyond `shutdown.timeout` before a worker that doesn't stop is killed."""
+
+
+def serve(path: str | None) -> int:
+    """Run the service by the configuration at `path` (None: defaults) until a signal; the exit status."""
+    try:
+        loaded = load(path, os.environ)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    logs.start(loaded.settings.log.level)
+    for warning in loaded.warnings:
+        log.warning(warning)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_supervise(path, loaded))
+    except StartError as error:
+        log.error(str(error))
+        return 1
+
+
+async def _supervise(path: str | None, loaded: Loaded) -> int:
+    with ExitStack() as resources:
+        supervisor = Supervisor(path, loaded.settings, resources)
+        return await supervisor.run()
+
+
+class Supervisor:
+    """The process at the top. `resources` releases what it holds, whichever way it ends."""
+
+    def __init__(self, path: str | None, settings: Settings, resources: ExitStack) -> None:
+        self._path = path
+        self._settings = settings
+        self._earlier: Settings | None = None
+        self._workers = settings.workers or len(os.sched_getaffinity(0))
+        self._children: dict[int, Child] = {}
+        self._stopping = asyncio.Event()
+        self._reloading: asyncio.Task[None] | None = None
+        data_dir = Path(settings.data_dir)
+        resources.enter_context(_lock(data_dir))
+        table = settings.limits_table
+        self._table, self._table_path = open_table(table.path, settings.data_dir, table.max_buckets, boot_ns())
+        resources.callback(self._table.close)
+        self._proxy = Listener(settings.proxy.address, self._workers, "proxy.address")
+        resources.callback(self._proxy.close)
+        self._api = Listener(settings.http_api.address, self._workers, "http_api.address")
+        resources.callback(self._api.close)
+        self._catalogue = Catalogue()
+        memory = os.memfd_create("cpro-counters")
+        resources.callback(os.close, memory)
+        self._counters_path = f"/proc/{os.getpid()}/fd/{memory}"
+        self._counter_file = CounterFile.create(self._counters_path, self._workers + 1, self._catalogue.slots)
+        self._counters = self._counter_file.block(0)
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        first = [await self._start(number) for number in range(self._workers)]
+        keepers = [loop.create_task(self._keep(number, child)) for number, child in enumerate(first)]
+        log.info("ready", extra=logs.fields(proxy=self._proxy.address, gateway=None, api=self._api.address))
+        _notify("READY=1")
+        await self._stopping.wait()
+        await self._stop(keepers)
+        return 0
+
+    async def _start(self, number: int) -> Child:
+        proxy, api = self._proxy.sockets[number], self._api.sockets[number]
+        orders = Orders(
+            number=number,
+            settings=self._settings,
+            earlier=self._earlier,
+            table_path=self._table_path,
+            counters_path=self._counters_path,
+            proxy_fd=proxy.fileno(),
+            api_fd=api.fileno(),
+            supervisor=os.getpid(),
+        )
+        child = await Child.start(orders, (proxy.fileno(), api.fileno()))
+        self._children[number] = child
+        if self._stopping.is_set():  # the order to stop went out while this one was starting
+            child.tell(Stop())
+        return child
+
+    async def _keep(self, number: int, child: Child) -> None:
+        """See to it that there is a worker with this number until the service stops."""
+        loop = asyncio.get_running_loop()
+        wait_s = FIRST_RESTART_S
+        while True:
+            born = loop.time()
+            status = await child.wait()
+            del self._children[number]
+            if self._stopping.is_set():
+                return
+            wait_s = FIRST_RESTART_S if loop.time() - born > YOUNG_S else min(wait_s * 2, LAST_RESTART_S)
+            log.error("worker died, starting it again", extra=logs.fields(worker=number, status=status))
+            self._counters.add(self._catalogue.worker_restarts.first)
+            revived = await self._revive(number, wait_s)
+            if revived is None:
+                return
+            child = revived
+
+    async def _revive(self, number: int, wait_s: float) -> Child | None:
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait_s)
+                return None
+            try:
+                return await self._start(number)
+            except StartError as error:
+                log.error("worker can't start", extra=logs.fields(worker=number, error=str(error)))
+                wait_s = min(wait_s * 2, LAST_RESTART_S)
+        return None
+
+    def _on_hangup(self) -> None:
+        before = self._reloading
+        self._reloading = asyncio.get_running_loop().create_task(self._reload(before))
+
+    async def _reload(self, before: asyncio.Task[None] | None) -> None:
+        """Put a changed file in force, or say why not and go on as before."""
+        if before is not None:
+            await before
+        _notify(f"RELOADING=1\nMONOTONIC_USEC={boot_ns() // 1000}")
+        try:
+            loaded = load(self._path, os.environ)
+        except ConfigError as error:
+            self._counters.add(self._catalogue.reloads.slot("failed"))
+            log.error("reload refused, the old configuration stays", extra=logs.fields(faults=error.faults))
+        else:
+            await self._put_in_force(loaded)
+        _notify("READY=1")
+
+    async def _put_in_force(self, loaded: Loaded) -> None:
+        for warning in loaded.warnings:
+            log.warning(warning)
+        for name in changes_needing_restart(self._settings, loaded.settings):
+            log.warning("this change needs a restart", extra=logs.fields(setting=name))
+        self._earlier, self._settings = self._settings, loaded.settings
+        logs.set_level(loaded.settings.log.level)
+        children = list(self._children.values())
+        for child in children:
+            child.tell(Reload(loaded.settings))
+        for child in children:
+            with suppress(StartError):  # it died; its successor starts with the new settings
+                await child.answer()
+        self._counters.add(self._catalogue.reloads.slot("ok"))
+        log.info("reloaded")
+
+    async def _stop(self, keepers: list[asyncio.Task[None]]) -> None:
+        log.info("stopping")
+        _notify("STOPPING=1")
+        self._proxy.close()
+        for child in self._children.values():
+            child.tell(Stop())
+        patience_s = self._settings.shutdown.timeout.seconds + KILL_AFTER_S
+        _, late = await asyncio.wait(keepers, timeout=patience_s)
+        for child in self._children.values():
+            child.kill()
+        if late:
+            await asyncio.wait(late)
+        log.info("stopped")
+
+
+def _lock(data_dir: Path) -> TextIO:
+    """Take `data_dir` for this service; released by the kernel however we end."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("a+")
+    except OSError as error:
+        raise StartError(f"data_dir: can't use {data_dir}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise StartError(f"data_dir: {data_dir} is in use by another cpro (process {holder})") from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, where it asked for it (sd_notify(3))."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
+        notifier.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)

@@ -1,0 +1,169 @@
+"""A process that serves: all doors on one uvloop. Wires the parts together and follows the supervisor's orders."""
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection as Channel
+
+import uvloop
+
+from cpro import logs
+from cpro._fast.buckets import BucketTable
+from cpro._fast.counters import CounterFile
+from cpro.config.model import TLS, Settings
+from cpro.config.tls import client_context, server_context
+from cpro.doors.answers import user_of
+from cpro.doors.api import ApiDoor
+from cpro.doors.proxy import EVENTS, ProxyDoor, Record
+from cpro.doors.upstream import DROPPED_HEADERS, Count, build_forwards, urls_of
+from cpro.errors import CproError
+from cpro.http.client import HttpClient
+from cpro.http.server import Server
+from cpro.limits.gate import Gate
+from cpro.limits.rules import Rules, compile_rules
+from cpro.metrics import UPSTREAM_OUTCOMES, VERDICTS, Catalogue, Exposition
+from cpro.operation import Reply
+from cpro.run.orders import Failed, Orders, Ready, Reload, Stop, die_with
+
+log = logging.getLogger(__name__)
+
+CONNECT_SHARE = 0.5
+"""Part of the upstream timeout that making a connection may take, so that another endpoint can still be tried."""
+REPLY_LIMIT_BYTES = 16 * 1024 * 1024
+
+
+class Worker:
+    """Everything one worker process owns. The supervisor restarts it when it dies."""
+
+    def __init__(self, orders: Orders, channel: Channel) -> None:
+        self._orders = orders
+        self._channel = channel
+        self._settings = orders.settings
+        self._table = BucketTable.attach(orders.table_path)
+        self._catalogue = Catalogue()
+        self._counter_file = CounterFile.attach(orders.counters_path)
+        self._counters = self._counter_file.block(orders.number + 1)
+        self._gate = Gate(self._table, self._count_checks())
+        self._proxy = ProxyDoor(self._gate.charge, self._recorder)
+        self._api = ApiDoor(self._metrics if self._settings.prometheus.enabled else None)
+        self._rules: Rules | None = None
+        self._client: HttpClient | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        loop = asyncio.get_running_loop()
+        if self._orders.earlier is not None:
+            self._compile(self._orders.earlier)
+        self._configure(self._settings)
+        settings = self._settings
+        proxy = Server(self._proxy, max_body_bytes=settings.max_body_size, tls=_listener_tls(settings.proxy.tls))
+        api = Server(self._api, max_body_bytes=settings.max_body_size, tls=_listener_tls(settings.http_api.tls))
+        await proxy.listen(socket.socket(fileno=self._orders.proxy_fd))
+        await api.listen(socket.socket(fileno=self._orders.api_fd))
+        loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
+        loop.add_reader(self._channel.fileno(), self._on_message)
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked at again
+        self._channel.send(Ready())
+        await self._stopped.wait()
+        self._api.stopping = True
+        await proxy.drain(settings.shutdown.timeout.seconds)
+        await api.drain(0.0)
+        if self._client is not None:
+            await self._client.close(0.0)
+
+    def _on_message(self) -> None:
+        try:
+            message = self._channel.recv()
+        except EOFError:  # the supervisor is gone; the kernel is about to end us too
+            sys.exit(1)
+        if isinstance(message, Reload):
+            self._configure(message.settings)
+            self._channel.send(Ready())
+        elif isinstance(message, Stop):
+            self._stopped.set()
+
+    def _configure(self, settings: Settings) -> None:
+        """Put everything that can be reloaded in force, from the next request on."""
+        logs.set_level(settings.log.level)
+        self._settings = settings
+        self._gate.configure(settings.client.rate_limit, self._compile(settings))
+        self._api.configure(settings.http_api)
+        retired, self._client = self._client, self._connect(settings)
+        forwards = build_forwards(settings.proxy.upstream, self._client, self._counter_of_upstream)
+        self._proxy.configure(settings.proxy, forwards, user_of, by_address=self._gate.wants_address)
+        if retired is not None:
+            closing = asyncio.get_running_loop().create_task(retired.close(settings.proxy.upstream.timeout.seconds))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    def _compile(self, settings: Settings) -> Rules:
+        self._rules = compile_rules(settings.client.rate_limit, settings.channel, settings.rpc, previous=self._rules)
+        return self._rules
+
+    @staticmethod
+    def _connect(settings: Settings) -> HttpClient:
+        upstream = settings.proxy.upstream
+        is_https = any(url.startswith("https:") for event in EVENTS for url in urls_of(upstream, event))
+        return HttpClient(
+            asyncio.get_running_loop(),
+            timeout_s=upstream.timeout.seconds,
+            connect_timeout_s=upstream.timeout.seconds * CONNECT_SHARE,
+            max_reply_bytes=REPLY_LIMIT_BYTES,
+            tls=client_context(upstream.tls) if is_https else None,
+            server_hostname=upstream.tls.server_name or None,
+            drop=DROPPED_HEADERS,
+        )
+
+    def _count_checks(self) -> Callable[[int], None]:
+        add, first = self._counters.add, self._catalogue.limit_checks.first
+        return lambda code: add(first + code)
+
+    def _recorder(self, kind: str) -> Record:
+        slots = {verdict: self._catalogue.operations.slot("proxy", kind, verdict) for verdict in VERDICTS}
+        record, durations = self._counters.record, self._catalogue.durations.slot("proxy", kind)
+        return lambda verdict, duration_ns: record(slots[verdict], durations, duration_ns)
+
+    def _counter_of_upstream(self, event: str) -> Count:
+        slots = {outcome: self._catalogue.upstream.slot(event, outcome) for outcome in UPSTREAM_OUTCOMES}
+        record, durations = self._counters.record, self._catalogue.upstream_durations.slot(event)
+        return lambda outcome, duration_ns: record(slots[outcome], durations, duration_ns)
+
+    def _metrics(self) -> Reply:
+        exposition = Exposition(self._catalogue, self._counter_file.totals, lambda: self._table.evictions)
+        return Reply(exposition.render(), content_type=Exposition.content_type)
+
+
+def _listener_tls(tls: TLS) -> ssl.SSLContext | None:
+    return server_context(tls) if tls.enabled else None
+
+
+def main() -> None:
+    """Entry of `python -m cpro.run.worker FD`: `FD` is our end of the channel to the supervisor."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    channel: Channel = Channel(int(sys.argv[1]))
+    orders = channel.recv()
+    die_with(orders.supervisor)
+    logs.start(orders.settings.log.level)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(orders, channel))
+    except CproError as error:
+        channel.send(Failed(str(error)))
+        sys.exit(1)
+
+
+async def _serve(orders: Orders, channel: Channel) -> None:
+    await Worker(orders, channel).run()
+
+
+if __name__ == "__main__":
+    main()
