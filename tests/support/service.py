@@ -23,7 +23,6 @@ class Service:
         self.config = folder / "cpro.json"
         self.env = env or {}
         self.log: list[dict] = []
-        self._lines: queue.Queue[str | None] = queue.Queue()
         self._connections: list[http.client.HTTPConnection] = []
         self.write(settings or {})
 
@@ -46,16 +45,11 @@ class Service:
             start_new_session=True,
             env={**os.environ, **self.env},
         )
-        threading.Thread(target=self._read_log, args=(self.process,), daemon=True).start()
+        self._lines: queue.Queue[str | None] = queue.Queue()  # ends with None
+        threading.Thread(target=read_lines, args=(self.process, self._lines), daemon=True).start()
         ready = self.wait_for("ready", START_S)
         self.proxy, self.api = ready["proxy"], ready["api"]
         return self
-
-    def _read_log(self, process: subprocess.Popen) -> None:
-        for line in process.stderr:
-            self._lines.put(line)
-        process.stderr.close()
-        self._lines.put(None)
 
     def wait_for(self, message: str, timeout_s: float = 10.0) -> dict:
         """The next log line with this message; fails the test when it doesn't come."""
@@ -141,6 +135,13 @@ class Service:
             if line.startswith(sample + " "):
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
+
+
+def read_lines(process: subprocess.Popen, lines: "queue.Queue[str | None]") -> None:
+    for line in process.stderr:
+        lines.put(line)
+    process.stderr.close()
+    lines.put(None)
 
 
 def exchange(

@@ -48,7 +48,11 @@ def test_several_tokens_are_taken_up_to_what_the_bucket_holds(table: BucketTable
 
 
 def test_refused_spends_nothing_of_any_block(table: BucketTable):
-    client, user, narrow = Layer(0, CLIENT, 1, SECOND, 9 * SECOND), by_user(9, identity=2), by_user(1, identity=3, block=2)
+    client, user, narrow = (
+        Layer(0, CLIENT, 1, SECOND, 9 * SECOND),
+        by_user(9, identity=2),
+        by_user(1, identity=3, block=2),
+    )
     wide, all_three = Plan([client, user]), Plan([client, user, narrow])
     assert charge(table, all_three) == 0b01_01_01
     assert charge(table, all_three) == 0b10_01_01
@@ -165,7 +169,7 @@ def test_a_closed_table_says_so(table: BucketTable):
         table.live(START_NS)
 
 
-# -- parity ------------------------------------------------------------------------------------------------------------------------
+# -- parity ------------------------------------------------------------------------------------------------------------
 
 layers = st.builds(
     lambda block, identity, step_ns, burst: Layer(block, int(block > 0), identity, step_ns, burst * step_ns),
@@ -213,7 +217,10 @@ def test_answers_are_those_of_a_dictionary(tmp_path_factory: pytest.TempPathFact
 
 
 @given(
-    full=st.integers(1, 10**10), previous_full=st.integers(1, 10**10), used=st.integers(1, 10**10), pause=st.integers(0, 10**9)
+    full=st.integers(1, 10**10),
+    previous_full=st.integers(1, 10**10),
+    used=st.integers(1, 10**10),
+    pause=st.integers(0, 10**9),
 )
 @settings(max_examples=100, deadline=None)
 def test_the_share_used_is_never_rounded_down(tmp_path_factory, full: int, previous_full: int, used: int, pause: int):

@@ -6,13 +6,12 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 import pytest
 
 from cpro._fast.buckets import BucketTable, Plan
-from tests.support.envelope import worst_overshoot
 from tests.unit.buckets_worker import WIDE, narrow
 
 WORKER = [sys.executable, "-m", "tests.unit.buckets_worker"]
@@ -36,6 +35,15 @@ def run_together(processes: int, what: str, table: BucketTable, *numbers: int) -
     return [json.loads(worker.communicate(timeout=40)[0]) for worker in workers]
 
 
+def busiest_ns(times: list[int], step_ns: int) -> int:
+    """The most that any interval admits beyond its refill, as ns: max over i <= j of (j - i + 1) * step - (t_j - t_i).
+
+    Exact, for these are the times the charges were made for. One pass: the least height so far is carried along.
+    """
+    heights = [number * step_ns - time_ns for number, time_ns in enumerate(times)]
+    return max(height - least + step_ns for height, least in zip(heights, accumulate(heights, min), strict=True))
+
+
 @contextmanager
 def churning(table: BucketTable, processes: int):
     """Workers that insert without end, killed (-9) on the way out."""
@@ -52,13 +60,13 @@ def churning(table: BucketTable, processes: int):
     ("processes", "burst", "step_ns", "batch"), [(2, 10, 10_000_000, 20), (4, 100, 50_000, 5), (3, 1, 1_000_000, 1)]
 )
 def test_processes_together_keep_the_envelope_and_lose_little(table: BucketTable, processes, burst, step_ns, batch):
-    seconds = 1.0
-    start_ns = boot_ns()
-    admitted = run_together(processes, "hammer", table, start_ns + int((seconds + 0.6) * SECOND), burst, step_ns, batch)
+    admitted = run_together(processes, "hammer", table, boot_ns() + int(1.6 * SECOND), burst, step_ns, batch)
     times = sorted(time_ns for own in admitted for time_ns in own)
-    assert worst_overshoot([(time_ns - start_ns) / SECOND for time_ns in times], burst, SECOND / step_ns) <= 1e-3
-    assert len(times) >= 0.9 * (times[-1] - times[0]) / step_ns
-    spent = 400_000 - table.tokens_left(Plan([WIDE]), "", "42", 1, times[0])
+    assert busiest_ns(times, step_ns) <= burst * step_ns
+    expected = 0.9 if burst * step_ns >= SECOND // 10 else 0.5  # a small bucket overflows while nobody runs
+    assert len(times) >= expected * (times[-1] - times[0]) / step_ns
+    spent = 400_000 - table.tokens_left(Plan([WIDE]), "", "42", 1, times[0])  # refills one a second
+    assert len(times) - 3 <= spent <= 1.05 * len(times) + 10, "the wide bucket leaks where the narrow one refuses"
 
 
 def test_racing_inserts_make_one_bucket_of_one_key(table: BucketTable):

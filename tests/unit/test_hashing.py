@@ -102,7 +102,9 @@ def test_a_short_key_is_an_error():
 
 
 def test_identity_tells_where_the_parts_end():
-    assert len({identity("a", "bc"), identity("ab", "c"), identity("abc"), identity("abc", ""), identity("", "abc")}) == 5
+    assert (
+        len({identity("a", "bc"), identity("ab", "c"), identity("abc"), identity("abc", ""), identity("", "abc")}) == 5
+    )
 
 
 def test_identity_is_the_same_on_all_nodes():

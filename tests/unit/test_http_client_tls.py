@@ -19,8 +19,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Key and self-signed certificate of app.internal and 127.0.0.1, in one file."""
     folder = tmp_path_factory.mktemp("tls")
     command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout key.pem -out cert.pem"
-        " -subj /CN=app.internal -addext subjectAltName=DNS:app.internal,IP:127.0.0.1"
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout key.pem"
+        " -out cert.pem -subj /CN=app.internal -addext subjectAltName=DNS:app.internal,IP:127.0.0.1"
     )
     subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
     both = folder / "both.pem"

@@ -1,0 +1,70 @@
+// Drives Centrifugo's official JavaScript client by orders on stdin, one JSON object a line; results and the client's
+// events go to stdout. See tests/support/sdks.py, which speaks to it.
+
+import { createInterface } from "node:readline";
+import { Centrifuge } from "centrifuge";
+import WebSocket from "ws";
+
+const { url, data, headers } = JSON.parse(process.argv[2]);
+
+class SocketWithHeaders extends WebSocket {
+  constructor(address, protocols) {
+    super(address, protocols ?? [], { headers });
+  }
+}
+
+const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
+const tell = (event, context, more = {}) =>
+  say({ event, code: context.error?.code ?? context.code ?? null, ...more });
+
+const client = new Centrifuge(url, {
+  websocket: SocketWithHeaders,
+  data: data ?? undefined,
+  minReconnectDelay: 100,
+  maxReconnectDelay: 1000,
+});
+for (const name of ["connecting", "connected", "disconnected", "error"]) {
+  client.on(name, (context) => tell(name, context));
+}
+
+function watch(subscription) {
+  const { channel } = subscription;
+  for (const name of ["subscribing", "subscribed", "unsubscribed"]) {
+    subscription.on(name, (context) => tell(name, context, { channel }));
+  }
+  subscription.on("error", (context) => tell("sub_error", context, { channel }));
+  return subscription;
+}
+
+const delays = { minResubscribeDelay: 100, maxResubscribeDelay: 1000 };
+
+const orders = {
+  subscribe(channel) {
+    watch(client.newSubscription(channel, delays))
+      .on("publication", ({ data, info }) => say({ event: "publication", channel, data, user: info?.user ?? null }))
+      .subscribe();
+  },
+  mapSubscribe(channel) {
+    watch(client.newMapSubscription(channel, delays))
+      .on("update", ({ key, data, removed }) =>
+        say({ event: "update", channel, key, data: data ?? null, removed: removed ?? false }))
+      .subscribe();
+  },
+  publish: (channel, data) => client.publish(channel, data),
+  rpc: (method, data) => client.rpc(method, data),
+  mapPublish: (channel, key, data) => client.mapPublish(channel, key, data),
+  mapRemove: (channel, key) => client.mapRemove(channel, key),
+};
+
+async function obey({ id, order, arguments: given }) {
+  try {
+    say({ id, result: (await orders[order](...given)) ?? null });
+  } catch (error) {
+    say({ id, error: { code: error.code ?? 0, message: error.message ?? String(error), temporary: error.temporary } });
+  }
+}
+
+createInterface({ input: process.stdin })
+  .on("line", (line) => obey(JSON.parse(line)))
+  .on("close", () => process.exit(0));
+client.connect();
