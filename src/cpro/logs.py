@@ -6,9 +6,10 @@ Level names are Centrifugo's. Fields beside the message travel in `extra=fields(
 import json
 import logging
 import sys
-import time
 from datetime import UTC, datetime
 from typing import Any
+
+from cpro.clock import boot_ns
 
 TRACE = 5
 LEVELS = {
@@ -80,7 +81,7 @@ class Occasional:
         self._unsaid: dict[str, int] = {}
 
     def warning(self, key: str, message: str, **values: Any) -> None:  # noqa: ANN401 -- whatever JSON can carry
-        now = time.monotonic()
+        now = boot_ns() / 1e9
         times = self._unsaid.get(key, 0) + 1
         if now - self._said_at.get(key, -self._every_s) < self._every_s:
             self._unsaid[key] = times

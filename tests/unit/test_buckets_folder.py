@@ -29,9 +29,7 @@ def data_folder(tmp_path: Path, name: str) -> Path:
 
 
 def open_for(home: Path, max_buckets: int = 100, settings_path: str = ""):
-    table, path = open_table(settings_path, str(home), max_buckets, NOW_NS)
-    assert path == table.path
-    return table
+    return open_table(settings_path, str(home), max_buckets, NOW_NS)
 
 
 def tables_in(folder: Path) -> set[str]:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from cpro.errors import ConfigError
-from cpro.http import health
+from cpro.http import health, pool
 from cpro.http.client import Failure
 from cpro.http.endpoints import parse_endpoint
 from tests.unit.http_client_peers import House, PeerConnection, answering, body_of, in_a_house, reply
@@ -48,7 +48,7 @@ async def test_two_of_three_endpoints_dead_costs_nothing_but_the_first_tries(hou
     outcomes = await asyncio.gather(*(house.send(client, route) for _ in range(50)))
     assert {body_of(outcome) for outcome in outcomes} == {b'{"result":{}}'}
     assert len(peer.requests) == 50
-    assert [pool.health.skipped for _, pool in route.targets] == [True, False, True]
+    assert [target.health.skipped for _, target in route.targets] == [True, False, True]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -59,6 +59,23 @@ async def test_all_refused_is_told_at_once_and_every_time(house: House, count: i
     for _ in range(2):
         outcomes = await asyncio.gather(*(house.send(client, route) for _ in range(5)))
         assert outcomes == [Failure.REFUSED] * 5
+
+
+@in_a_house
+async def test_requests_beyond_the_cap_are_refused_too(house: House):
+    client = house.client()
+    route = client.route([url(house.dead_port())], may_repeat=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "MAX_CONNECTIONS", 1)
+        assert await asyncio.gather(*(house.send(client, route) for _ in range(5))) == [Failure.REFUSED] * 5
+
+
+@in_a_house
+async def test_dial_that_fails_after_its_request_timed_out_harms_nobody(house: House):
+    client = house.client(timeout_s=0.05, connect_timeout_s=0.1)
+    route = client.route([url(house.deaf_port())], may_repeat=False)
+    assert await house.ask(client, route) is Failure.TIMED_OUT
+    await asyncio.wait(route.targets[0][1]._dials)
 
 
 @in_a_house
@@ -122,7 +139,8 @@ async def test_failures_between_answers_skip_nobody(house: House):
     async def moody(connection: PeerConnection) -> None:
         while await connection.request():
             if len(first.requests) % 2 == 0:
-                connection.reset()
+                connection.send(b"HTTP/1.1 ")
+                connection.close()
                 return
             connection.send(reply())
 
@@ -132,6 +150,26 @@ async def test_failures_between_answers_skip_nobody(house: House):
     for _ in range(16):
         await house.ask(client, route)
     assert len(first.requests) == 8
+
+
+@in_a_house
+async def test_idle_connections_that_went_stale_skip_nobody(house: House):
+    """A backend that closes idle connections when we happen to use them is not ill."""
+
+    async def script(connection: PeerConnection) -> None:
+        await connection.answer(reply())
+        await connection.request()
+        connection.close()
+
+    peer, other = await house.peer(script), await house.peer()
+    client = house.client()
+    alone = client.route([peer.url()], may_repeat=False)
+    route = client.route([peer.url(), other.url()], may_repeat=False)
+    await asyncio.gather(*(house.send(client, alone) for _ in range(4)))
+    stale = len(peer.connections)
+    assert stale == 4
+    assert [await house.ask(client, alone) for _ in range(stale)] == [Failure.RESET] * stale
+    assert not route.targets[0][1].health.skipped
 
 
 @in_a_house
@@ -171,7 +209,7 @@ async def test_when_all_are_skipped_they_are_tried_anyway(house: House):
         house.held.pop().close()
         await house.peer(port=ports[1])
         assert body_of(await house.ask(client, route)) == b'{"result":{}}'
-    assert [pool.health.skipped for _, pool in route.targets] == [True, False]
+    assert [target.health.skipped for _, target in route.targets] == [True, False]
 
 
 @in_a_house

@@ -75,6 +75,29 @@ async def test_requests_beyond_the_cap_wait_in_order_and_are_all_served(house: H
 
 
 @in_a_house
+async def test_requests_beyond_the_cap_are_served_when_connections_are_not_kept(house: House):
+    peer = await house.peer(lambda connection: connection.answer(reply(b"{}", b"Connection: close")))
+    client = house.client()
+    route = client.route([peer.url()], may_repeat=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "MAX_CONNECTIONS", 2)
+        outcomes = await asyncio.gather(*(house.send(client, route) for _ in range(6)))
+    assert [body_of(outcome) for outcome in outcomes] == [b"{}"] * 6
+    assert len(peer.connections) == 6
+
+
+@in_a_house
+async def test_idle_connection_past_its_time_is_not_used_even_before_it_is_closed(house: House):
+    peer = await house.peer()
+    client = house.client()
+    route = client.route([peer.url()], may_repeat=False)
+    await house.ask(client, route)
+    route.targets[0][1]._idle[0].reuse_until_s = house.loop.time()
+    await house.ask(client, route)
+    assert len(peer.connections) == 2
+
+
+@in_a_house
 async def test_a_request_that_waits_for_a_connection_times_out_too(house: House):
     peer = await house.peer(PeerConnection.gone)
     client = house.client(timeout_s=0.1)

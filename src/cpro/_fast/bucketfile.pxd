@@ -59,10 +59,10 @@ cdef struct Probe:                  # one bucket in one call; lives on the calle
 
 
 cdef inline void place_probe(Probe* probe, Slot* slots, uint64_t groups, uint64_t tag) noexcept nogil:
-    """The three distinct groups of a tag, in one neighbourhood of 512 groups: their page table entries share a cache line.
+    """The three distinct groups of a tag, in one neighbourhood: their page table entries share a cache line.
 
-    The top bits choose the neighbourhood, the lowest 45 the groups in it; each is asked for before it is looked at, but the
-    second and third only once the first did not have the tag: that is rare, and the cache is better used."""
+    The top bits choose the neighbourhood, the lowest 45 the groups in it. Only the first is fetched ahead; the others
+    are needed where it does not have the tag, which is rare while the table is far from full."""
     cdef uint64_t first, second, third
     if tag == 0:
         tag = 1

@@ -1,19 +1,22 @@
 """The file behind the buckets: its memory, who may open it, and how a slot is claimed.
 
-Memory. Header (4096 bytes), 1024 mutexes 64 bytes apart, then 64-byte groups of four slots {tag u64, tat i64}. A tag alone decides
-the three groups where its slot may be, so slots can be moved to a table of another size. `tat` is a time (ns of CLOCK_BOOTTIME);
-a slot whose tat has passed is free, but keeps its tag until another key takes it. Tag 0 was never used.
+Memory. Header (4096 bytes), 1024 mutexes 64 bytes apart, then 64-byte groups of four slots {tag u64, tat i64}. A tag
+alone decides the three groups where its slot may be, so slots can be moved to a table of another size. `tat` is a time
+(ns of CLOCK_BOOTTIME); a slot whose tat has passed is free, but keeps its tag until another key takes it. Tag 0 was
+never used.
 
-Ownership. The supervisor creates or opens the file before any worker exists; workers attach. A shared flock, held for as long as a
-table is open, tells a later owner whether orphans are attached: then it leaves the mutexes alone (they are robust).
+Ownership. The supervisor creates or opens the file before any worker exists; workers attach. A shared flock, held for
+as long as a table is open, tells a later owner whether orphans are attached: then it leaves the mutexes alone.
 
-Ordering. Every write to a slot is one 16-byte compare-and-swap (a full barrier), so nobody writes a slot that another key took
-meanwhile. Reads are two acquire loads; what is written on their strength is validated by the swap. Only an insertion holds a mutex
-(striped by tag), so that one key never gets two slots; nothing it does there can be half done.
+Ordering. Every write to a slot is one 16-byte compare-and-swap (a full barrier), so nobody writes a slot that another
+key took meanwhile. Reads are two acquire loads; what is written on their strength is validated by the swap. Only an
+insertion holds a mutex (striped by tag), so that one key never gets two slots; nothing it does there can be half done.
 
-Time. A caller's `now_ns` may be older than another's. A slot is only reclaimed once its tat is STALE_NS past, while there is a choice.
+Time. A caller's `now_ns` may be older than another's. While there is a choice, a slot is only reclaimed once its tat is
+STALE_SECONDS past.
 
-A crash leaves whole slots. The mutex of a dead process is taken over by the next who wants it.
+A crash leaves whole slots. The mutexes are robust: that of a dead process is taken over by the next who wants it. A
+process that is stopped (SIGSTOP) while it inserts holds up insertions of one in 1024 keys until it goes on.
 """
 
 import fcntl
@@ -97,7 +100,9 @@ cdef class BucketFile:
 
     @classmethod
     def create_or_open(cls, path, max_buckets, boot_id, now_ns, home=""):
-        """OWNER. The table at `path` with its buckets, if they are of this boot; else an empty one. `home` is the data folder."""
+        """OWNER. The table at `path` with its buckets, if they are of this boot; else an empty one.
+
+        `home` is the data folder it belongs to."""
         cdef BucketFile table
         groups = groups_for(max_buckets)
         if len(boot_id) != 16:
@@ -172,8 +177,9 @@ cdef class BucketFile:
 
     def _is_valid(self):
         cdef Header* header = self.header
+        cdef uint64_t slots_bytes = len(self.pages) - SLOTS_AT  # open_valid made sure of one neighbourhood
         return (header.magic == MAGIC and header.version == FORMAT and header.mutex_bytes == sizeof(pthread_mutex_t)
-                and header.groups >= NEAR_GROUPS and header.groups % NEAR_GROUPS == 0 and <uint64_t>len(self.pages) == SLOTS_AT + header.groups * GROUP_SPAN
+                and header.groups == slots_bytes // GROUP_SPAN and slots_bytes % (NEAR_GROUPS * GROUP_SPAN) == 0
                 and header.home_bytes <= HOME_BYTES)
 
     def _renew_mutexes(self):
@@ -321,7 +327,7 @@ cdef BucketFile over(cls, path, fd, pages):
 
 
 cdef BucketFile open_valid(cls, path, bint allocate):
-    """The file at `path` if it is a whole table of this format; None if there is none, or it is damaged or of another time."""
+    """The file at `path` if it is a whole table of this format; None if there is none, or it is damaged."""
     cdef BucketFile table
     fd = mapped.open_own(path)
     if fd is None:

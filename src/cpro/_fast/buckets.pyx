@@ -1,16 +1,17 @@
 """The node's rate limits: GCRA in one word a bucket, all or nothing over several buckets.
 
 A bucket's word is its theoretical arrival time: when it will be full again. Charging n tokens is allowed if
-max(tat, now) + n * step - now <= full, and makes that sum the new tat. A full bucket is the same as an absent one, so nothing needs
-collecting. The word's slot is named by a tag: the keyed hash of the client or user, mixed with the identity of the layer. Memory,
-ownership and atomic ordering are those of `bucketfile`.
+max(tat, now) + n * step - now <= full, and makes that sum the new tat. A full bucket is the same as an absent one, so
+nothing needs collecting. The word's slot is named by a tag: the keyed hash of the client or user, mixed with the
+identity of the layer. Memory, ownership and atomic ordering are those of `bucketfile`.
 
-Several buckets: all are looked at first, and a refusal writes nothing. Then each is charged by compare-and-swap; if another process
-took one bucket's last token meanwhile, what this call charged is given back within the call. Nothing here reads a clock or blocks
-for longer than another process takes to insert a slot.
+Several buckets: all are looked at first, and a refusal writes nothing. Then each is charged by compare-and-swap; if
+another process took one bucket's last token meanwhile, what this call charged is given back within the call. Nothing
+here reads a clock, or waits for longer than another process takes to insert a slot.
 
-`now_ns` may be older than another worker's: the charge is then one of that moment. A tat is only called implausible (and repaired
-to "exactly empty") if it lies STALE_SECONDS beyond that, or a slow worker would refund what a faster one charged.
+`now_ns` may be older than another worker's: the charge is then one of that moment, and counts as such in the envelope.
+A tat is only called implausible (and repaired to "exactly empty") if it lies STALE_SECONDS beyond that, or a slow
+worker would refund what a faster one charged.
 
 A crash in the middle leaves tokens spent for an operation that never ran, never the reverse.
 """
@@ -99,8 +100,8 @@ cdef uint64_t hash_text(const SipKey* key, uint64_t kind, str text) except? 1:
 
 
 cdef inline void give_back(Probe* probe) noexcept nogil:
-    """Undo a charge of this call, if nobody charged on top of it: their charge may already count on time that has passed, and
-    subtracting from it would hand out tokens twice. Left alone, it errs towards fewer admissions."""
+    """Undo a charge of this call, if nobody charged on top of it: their charge may already count on time that has
+    passed, and subtracting from it would hand out tokens twice. Left alone, it errs towards fewer admissions."""
     cas16(probe.slot, probe.tag, probe.charged_tat, probe.tag, probe.charged_tat - probe.cost_ns)
     probe.charged_tat = 0
 
@@ -110,12 +111,14 @@ cdef class BucketTable(BucketFile):
 
     def charge(self, Plan plan not None, str client not None, str user not None, int user_kind, int64_t now_ns,
                int64_t tokens=1):
-        """Spend `tokens` from every bucket of the plan, or nothing at all; a base-4 digit per block says what it answered."""
+        """Spend `tokens` from every bucket of the plan, or nothing at all.
+
+        The code has two bits per block, the lowest first: 0 not asked, 1 admitted, 2 refused, 3 refused in dry run."""
         return self.charge_raw(plan, client, user, user_kind, now_ns, tokens)
 
     def look(self, Plan plan not None, str client not None, str user not None, int user_kind, int64_t now_ns,
              int64_t tokens=1):
-        """What `charge` would answer, and in how many ns it would admit (NEVER_NS: it asks for more than a bucket holds)."""
+        """What `charge` would answer, and in how many ns it would admit (NEVER_NS: more than a bucket holds)."""
         cdef Probe probes[MAX_LAYERS]
         cdef int64_t wait_ns = 0
         cdef int64_t own_wait_ns
@@ -165,6 +168,7 @@ cdef class BucketTable(BucketFile):
                   int64_t tokens) except -1:
         """Fill in which slots are meant, and ask for their memory: the misses of all layers overlap."""
         cdef uint64_t entities[2]
+        cdef uint64_t tag
         cdef bint asked[2]
         cdef int place
         cdef int keyed_by
@@ -185,7 +189,8 @@ cdef class BucketTable(BucketFile):
                 continue
             probes[place].entity = entities[keyed_by]
             probes[place].cost_ns = saturated(tokens, plan.layers[place].step_ns)
-            place_probe(&probes[place], self.slots, self.groups, hashing.mix(entities[keyed_by] ^ plan.layers[place].identity))
+            tag = hashing.mix(entities[keyed_by] ^ plan.layers[place].identity)
+            place_probe(&probes[place], self.slots, self.groups, tag)
         return 0
 
     cdef int64_t _base(self, Probe* probe, const Bucket* layer, int64_t now_ns) noexcept nogil:

@@ -18,7 +18,7 @@
 
 typedef unsigned __int128 cpro_u128;
 
-/* 1 if the 16-aligned pair at `at` held (tag, value) and now holds (new_tag, new_value); 0 if it held something else. */
+/* 1 if the 16-aligned pair at `at` held (tag, value) and now holds (new_tag, new_value); 0 if it held another. */
 CPRO_CX16 static inline int cpro_cas16(void *at, uint64_t tag, int64_t value, uint64_t new_tag, int64_t new_value)
 {
     cpro_u128 old = ((cpro_u128)(uint64_t)value << 64) | tag; /* little endian: the tag lies first */

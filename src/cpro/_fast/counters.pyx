@@ -1,9 +1,9 @@
 """Metric counters of all workers: one file, summed by whoever renders /metrics.
 
 Memory. A 64-byte header, then one block per worker, each a multiple of 64 bytes long, of 8-byte counters.
-Ownership. The supervisor creates the file; only worker i writes block i. A worker that is restarted goes on with its block.
+Ownership. The supervisor creates the file; only worker i writes block i, also after a restart of that worker.
 Ordering. Relaxed 8-byte loads and stores: a reader sees each counter whole, but not all at one instant.
-A crash leaves at worst the last increments missing; between a verdict's count and its histogram there may be a difference of one.
+A crash leaves at worst the last increment missing: a verdict's count and its histogram may differ by one.
 """
 
 import os
@@ -53,7 +53,7 @@ cdef class CounterFile:
 
     @staticmethod
     def create(path, uint64_t blocks, uint64_t slots):
-        """OWNER. Zeros at `path`: in the file there if it is empty (a memfd's path in /proc will do), else in a new one instead."""
+        """OWNER. Zeros at `path`: in the file there if it is empty (a memfd in /proc), else in a new one instead."""
         cdef uint64_t block_bytes = block_span(slots)
         if not (1 <= blocks <= MAX_COUNT and 1 <= slots <= MAX_COUNT):
             raise ValueError(f"blocks and slots must be 1 to {MAX_COUNT}")

@@ -1,7 +1,7 @@
 """Hashes: keyed ones for what users choose, unkeyed ones for what nodes must agree on.
 
-No state. `sip13` (in the pxd) is for tables whose keys an attacker picks; `fnv1a64` and `jump` pick a Redis shard exactly as
-Centrifugo does (internal/redis consistentIndex: FNV-1a 64, then Lamping and Veach 2014); `identity` names a bucket, the same on all nodes.
+No state. `sip13` (in the pxd) is for tables whose keys an attacker picks. `fnv1a64` and `jump` pick a Redis shard
+exactly as Centrifugo does (FNV-1a 64, then Lamping and Veach 2014). `identity` names a bucket, the same on all nodes.
 Little-endian machines only (cas16.h admits no other).
 """
 

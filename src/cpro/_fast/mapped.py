@@ -1,7 +1,8 @@
 """Files that processes of one node share by mapping them: private, allocated in full before anybody touches a page.
 
-A page of a mapped file that has no room behind it kills with SIGBUS at the first write, so `posix_fallocate` comes first.
-A file appears under its name only when it is complete (temporary name, then rename); whoever has the old one mapped keeps the old one.
+A page of a mapped file that has no room behind it kills with SIGBUS at the first write, so `posix_fallocate` comes
+first. A file appears under its name only when it is complete (temporary name, then rename); whoever has the old one
+mapped keeps the old one.
 """
 
 import errno
@@ -14,7 +15,6 @@ from contextlib import suppress
 from cpro.errors import StartError
 
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-_POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14: page faults now instead of one by one while serving
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -71,7 +71,7 @@ def open_own(path: str) -> int | None:
 def share(fd: int, size: int) -> mmap.mmap:
     """Map the first `size` bytes for reading and writing, shared; kept out of core dumps (they hold hash keys)."""
     pages = mmap.mmap(fd, size, flags=mmap.MAP_SHARED)
-    for advice in (mmap.MADV_HUGEPAGE, mmap.MADV_RANDOM, mmap.MADV_DONTDUMP, _POPULATE_READ):
+    for advice in (mmap.MADV_HUGEPAGE, mmap.MADV_RANDOM, mmap.MADV_DONTDUMP):
         with suppress(OSError):  # a hint; kernels without it are as right, only slower
             pages.madvise(advice)
     return pages

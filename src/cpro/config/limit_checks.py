@@ -1,7 +1,7 @@
 """What must hold for limits beyond the type of each setting."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from .duration import UNITS_NS
@@ -11,6 +11,7 @@ from .model import CHANNEL_OPERATIONS, Bucket, CommandBlock, MethodOverride, Nam
 
 _LEAST_NS_PER_TOKEN: Final = 100  # the bucket table counts in nanoseconds; this keeps its rounding below 1 %
 _MOST_REFILL_NS: Final = 10 * 365 * 24 * UNITS_NS["h"]
+_MOST_BUCKETS: Final = 10  # an operation's plan has room for 64: own and total buckets of three blocks
 
 
 def check_bucket(bucket: Bucket, path: Path, faults: Faults) -> None:
@@ -24,6 +25,9 @@ def check_operation(
     limit: OperationLimit, raw: Mapping[str, object], path: Path, faults: Faults, extra: frozenset[str]
 ) -> None:
     operation = path[-1]
+    for item, where in _bucket_lists(limit, path):
+        if len(item.buckets) > _MOST_BUCKETS:
+            faults.fault((*where, "buckets"), f"must have at most {_MOST_BUCKETS} entries")
     if limit.namespace_overrides and operation not in (*CHANNEL_OPERATIONS, "rpc", *extra):
         faults.fault((*path, "namespace_overrides"), f"must not stand here: {operation} has no namespace")
     for name in ("method_overrides", "method_override"):
@@ -37,9 +41,20 @@ def check_operation(
         faults.warn(path, "has no effect until it has `enabled: true`")
 
 
+def _bucket_lists(
+    limit: OperationLimit, path: Path
+) -> Iterator[tuple[OperationLimit | NamespaceOverride | MethodOverride, Path]]:
+    """Everything in a limit that has buckets, with where it stands."""
+    yield limit, path
+    for number, namespace in enumerate(limit.namespace_overrides):
+        yield namespace, (*path, "namespace_overrides", number)
+    for number, method in enumerate(limit.method_overrides):
+        yield method, (*path, "method_overrides", number)
+
+
 def check_block(block: CommandBlock, raw: Mapping[str, object], path: Path, faults: Faults) -> None:
     if path[-1] == "client_command" and "connect" in raw:
-        faults.fault((*path, "connect"), "must not stand here: client_command never applies to connect")
+        faults.warn((*path, "connect"), "has no effect: client_command never applies to connect")
     if block.operations and "enabled" not in raw:
         faults.warn(path, "has no effect until it has `enabled: true`")
     if block.enabled:

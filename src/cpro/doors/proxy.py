@@ -6,7 +6,6 @@ event (an `error` on refresh logs the user out), so each event has a `Lane` with
 
 import hmac
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ import msgspec
 
 from cpro import pipeline
 from cpro._fast.http1 import Request
+from cpro.clock import unix_seconds
 from cpro.config.model import Proxy
 from cpro.http.server import Connection
 from cpro.logs import Occasional
@@ -178,4 +178,4 @@ def _connect_by_header(header: bytes, operation: Operation, request: Any, respon
 
 
 def _extend(operation: Operation, request: object, respond: Respond) -> Reply:
-    return Reply(msgspec.json.encode({"result": {"expire_at": int(time.time()) + REFRESHED_FOR_S}}))
+    return Reply(msgspec.json.encode({"result": {"expire_at": unix_seconds() + REFRESHED_FOR_S}}))

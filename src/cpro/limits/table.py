@@ -1,8 +1,8 @@
 """Where the bucket table lives: chosen, opened and kept tidy by the supervisor, before any worker exists.
 
-By default `/dev/shm/cpro-<uid>/<instance>.buckets`, since random dirty pages of a file on disk cost writeback; where that has no
-room, `<data_dir>/buckets/`. The instance is a random name kept in `<data_dir>/instance`, so that several services of one user
-do not share limits, and a table is found again wherever the data folder is moved to.
+By default `/dev/shm/cpro-<uid>/<instance>.buckets`, since random dirty pages of a file on disk cost writeback; where
+that has no room, `<data_dir>/buckets/`. The instance is a random name kept in `<data_dir>/instance`, so that several
+services of one user do not share limits, and a table is found again wherever the data folder is moved to.
 """
 
 import fcntl
@@ -25,24 +25,21 @@ _MARGIN_BYTES = 8 << 20
 _INSTANCE = re.compile(r"[0-9a-f]{32}")
 
 
-def open_table(settings_path: str, data_dir: str, max_buckets: int, now_ns: int) -> tuple[BucketTable, str]:
-    """This service's table, with the buckets it had since the machine started, and its path for workers to attach to.
-
-    Raises StartError where it can't be.
-    """
+def open_table(settings_path: str, data_dir: str, max_buckets: int, now_ns: int) -> BucketTable:
+    """This service's table, with the buckets it had since the machine started; raises StartError where it can't be."""
     home = Path(data_dir).resolve()
     size = file_bytes(max_buckets)
     name = f"{_instance(home)}.buckets"
     folders = [Path(settings_path)] if settings_path else _default_folders(home)
     chosen = _choose(folders, name, size)
     private_folder(chosen)
-    sweep(chosen)
+    sweep(chosen, name)
     path = str(chosen / name)
     table = BucketTable.create_or_open(path, max_buckets, _boot_id(), now_ns, str(home))
     for other in {*_default_folders(home)} - {chosen}:
         with suppress(OSError):
             (other / name).unlink()
-    return table, path
+    return table
 
 
 def private_folder(path: str | Path) -> Path:
@@ -62,9 +59,11 @@ def private_folder(path: str | Path) -> Path:
     return path
 
 
-def sweep(folder: Path) -> None:
-    """Remove tables whose service is gone: nobody has them open, and no data folder names them."""
+def sweep(folder: Path, own: str) -> None:
+    """Remove tables, but `own`, whose service is gone: nobody has them open, and no data folder names them."""
     for path in folder.glob("*.buckets"):
+        if path.name == own:  # the data folder may have moved since it was written
+            continue
         with suppress(OSError, StartError):
             home = read_home(str(path))
             if home and _read_instance(Path(home)) == path.stem:
@@ -78,7 +77,7 @@ def _default_folders(home: Path) -> list[Path]:
 
 
 def _choose(folders: list[Path], name: str, size: int) -> Path:
-    """Where the table is already, in the right size; else the first folder with room; else the last one, which will say so."""
+    """Where the table is already, in the right size; else the first with room; else the last, which will say so."""
     for folder in folders:
         with suppress(OSError):
             if (folder / name).stat().st_size == size:
@@ -92,7 +91,7 @@ def _choose(folders: list[Path], name: str, size: int) -> Path:
 
 
 def _instance(home: Path) -> str:
-    """The name kept in the data folder. A copy of a data folder gets another: two services must not be one holder of leases."""
+    """The name kept in the data folder. A copied folder gets another: two services must not be one holder of leases."""
     found = _read_instance(home)
     if found and not _is_copy(home, found):
         return found

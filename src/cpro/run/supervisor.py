@@ -72,7 +72,7 @@ class Supervisor:
         data_dir = Path(settings.data_dir)
         resources.enter_context(_lock(data_dir))
         table = settings.limits_table
-        self._table, self._table_path = open_table(table.path, settings.data_dir, table.max_buckets, boot_ns())
+        self._table = open_table(table.path, settings.data_dir, table.max_buckets, boot_ns())
         resources.callback(self._table.close)
         self._proxy = Listener(settings.proxy.address, self._workers, "proxy.address")
         resources.callback(self._proxy.close)
@@ -105,7 +105,7 @@ class Supervisor:
             number=number,
             settings=self._settings,
             earlier=self._earlier,
-            table_path=self._table_path,
+            table_path=self._table.path,
             counters_path=self._counters_path,
             proxy_fd=proxy.fileno(),
             api_fd=api.fileno(),

@@ -1,0 +1,120 @@
+"""The house: who may import whom. Reads every import of `src/`, those of Cython included."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "cpro"
+
+FLOORS = {
+    "errors": set(),
+    "clock": set(),
+    "operation": set(),
+    "logs": {"clock"},
+    "_fast": {"errors"},
+    "config": {"errors"},
+    "metrics": {"operation", "_fast.counters"},
+    "http": {"errors", "clock", "_fast.http1"},
+    "limits.rules": {"operation", "config.model", "_fast.buckets", "_fast.hashing"},
+    "limits.gate": {"operation", "config.model", "limits.rules", "_fast.buckets"},
+    "limits.table": {"errors", "_fast"},
+    "pipeline": {"operation", "clock"},
+    "doors": {"operation", "pipeline", "clock", "logs", "config.model", "http", "_fast.http1"},
+    "run": {"clock", "config", "doors", "errors", "http", "limits", "logs", "metrics", "operation", "_fast"},
+    "cli": {"config", "errors", "run"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+"""A room, and the rooms and modules below it that it may use beside itself."""
+
+FORBIDDEN = {
+    "_fast": {"asyncio", "logging", "time", "pluggy", "uvloop", "msgspec"},
+    "limits": {"asyncio", "redis", "time", "uvloop"},
+    "pipeline": {"asyncio", "redis", "socket", "time"},
+    "doors": {"asyncio", "redis", "socket", "time"},
+    "config": {"asyncio", "redis", "time"},
+    "http": {"redis", "msgspec", "time"},
+}
+"""Libraries that a room must do without; time comes from `cpro.clock`."""
+
+CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import\s+\(?([\w, ]+)|c?import\s+([\w.]+))", re.MULTILINE)
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*") if path.suffix in {".py", ".pyx", ".pxd", ".pyi"})
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Full names of what a file imports; `from a import b` counts as `a.b`."""
+    text = path.read_text()
+    found = set()
+    if path.suffix in {".pyx", ".pxd"}:
+        for source, names, plain in CYTHON_IMPORT.findall(text):
+            imported = (name.split()[0] for name in names.split(",") if name.strip())
+            found |= {f"{source}.{name}" for name in imported} if source else {plain}
+        return found
+    package = ["cpro", *path.relative_to(SOURCE).parts[:-1]]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            source = ".".join(filter(None, [base, node.module]))
+            found |= {f"{source}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(name: str, room: str) -> bool:
+    return name == room or name.startswith(room + ".")
+
+
+def room_of(module: str) -> str:
+    """The most specific room of the table that a module stands in."""
+    rooms = [room for room in FLOORS if within(module, room)]
+    assert rooms, f"{module} stands in no room of the table"
+    return max(rooms, key=len)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_module_imports_only_what_stands_below_it(path):
+    module = name_of(path)
+    if module == "limits":
+        return
+    room = room_of(module)
+    ours = {name.removeprefix("cpro.") for name in imports_of(path) if within(name, "cpro")} - {"__version__"}
+    allowed = FLOORS[room] | {room}
+    strangers = {name for name in ours if not any(within(name, one) for one in allowed)}
+    assert not strangers
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_room_does_without_what_is_forbidden_there(path):
+    module = name_of(path)
+    forbidden = set().union(*(libraries for room, libraries in FORBIDDEN.items() if within(module, room)))
+    used = {name.split(".")[0] for name in imports_of(path)}
+    assert not used & forbidden
+
+
+def test_the_rooms_do_not_go_round_in_a_circle():
+    def below(room: str, seen: tuple[str, ...] = ()) -> None:
+        assert room not in seen, " -> ".join((*seen, room))
+        for other in FLOORS[room]:
+            nearest = [name for name in FLOORS if within(other, name) or within(name, other)]
+            for name in nearest:
+                if name != room:
+                    below(name, (*seen, room))
+
+    for room in FLOORS:
+        below(room)
+
+
+def test_the_table_has_no_rooms_that_are_gone():
+    names = {name_of(path) for path in modules()}
+    assert not {room for room in FLOORS if not any(within(name, room) for name in names)}
