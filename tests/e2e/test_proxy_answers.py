@@ -115,7 +115,7 @@ def test_what_passes_reaches_the_backend_and_its_answer_comes_back_untouched(ser
 
 def test_hop_by_hop_headers_and_the_secret_stay_here(service):
     with Backend() as backend:
-        cpro = service(behind(backend, secret="s3cret"))  # noqa: S106
+        cpro = service(behind(backend, secret="s3cret"))
         headers = {
             "X-Cpro-Secret": "s3cret",
             "Connection": "X-Hop, keep-alive",

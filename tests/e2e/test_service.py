@@ -180,7 +180,10 @@ def test_a_reload_changes_limits_without_dropping_a_connection(service):
 
 
 def test_a_reload_changes_backend_and_secret(service):
-    with Backend(lambda received: {"result": {"data": 1}}) as one, Backend(lambda received: {"result": {"data": 2}}) as two:
+    with (
+        Backend(lambda received: {"result": {"data": 1}}) as one,
+        Backend(lambda received: {"result": {"data": 2}}) as two,
+    ):
         cpro = service({"proxy": {"upstream": {"endpoint": one.url}}})
         assert cpro.post("rpc", event(method="m"))[1] == {"result": {"data": 1}}
         cpro.reload({"proxy": {"upstream": {"endpoint": two.url}, "secret": "s"}})

@@ -67,7 +67,7 @@ class Centrifugo:
             "health": {"enabled": True},
             "usage_stats": {"disabled": True},
             "client": {"allowed_origins": ["*"]},
-            "log": {"level": "info"},
+            "log": {"level": "warn"},
         }
         self.config = folder / "centrifugo.json"
         self.config.write_text(json.dumps(merge(own, config), indent=1))

@@ -32,7 +32,9 @@ class Hammer:
             await asyncio.sleep(after_s)
             await loop.run_in_executor(None, action)
 
-        await asyncio.gather(*(self._connection() for _ in range(self.connections)), *(later(*one) for one in meanwhile))
+        await asyncio.gather(
+            *(self._connection() for _ in range(self.connections)), *(later(*one) for one in meanwhile)
+        )
 
     async def _connection(self) -> None:
         while time.monotonic() < self.until:

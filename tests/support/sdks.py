@@ -17,7 +17,7 @@ from centrifuge.exceptions import ReplyError
 JS_FOLDER = Path(__file__).parents[1] / "e2e" / "js"
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - what it is, not whose fault
     """The error a client was given for its operation."""
 
     def __init__(self, code: int, message: str, temporary: bool):
@@ -49,7 +49,7 @@ class Sdk:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise AssertionError(f"{count} × {event} {fields} did not come; so far: {self.events}") from None
+            raise AssertionError(f"{count} times {event} {fields} did not come; so far: {self.events}") from None
         return found[count - 1]
 
     async def ready(self) -> "Sdk":

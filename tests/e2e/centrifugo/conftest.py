@@ -1,5 +1,6 @@
 """Real Centrifugo, real clients, cpro between Centrifugo and a scripted backend."""
 
+import asyncio
 import shutil
 import time
 from collections.abc import Callable
@@ -68,7 +69,6 @@ def stack(service: Callable[..., Service], tmp_path: Path):
             change: Callable[[dict], None] = lambda config: None,
         ) -> Stack:
             backend = running.enter_context(Backend(answer or backend_answer))
-            backend._server.RequestHandlerClass.wbufsize = -1  # head and body in one write: no delayed ACK between them
             proxy = {"address": f"127.0.0.1:{free_port()}"}
             if answer is not None:
                 proxy["upstream"] = {"endpoint": backend.url}
@@ -91,9 +91,9 @@ def sdk(request: pytest.FixtureRequest) -> OpenSdk:
     return partial(open_sdk, request.param)
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """Wait for something that tells nobody when it happens. Blocks: not for a running event loop with clients in it."""
+async def eventually(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    """Wait for something that tells nobody when it happens; `condition` may block."""
     until = time.monotonic() + timeout_s
-    while not condition():
+    while not await asyncio.to_thread(condition):
         assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
+        await asyncio.sleep(0.05)

@@ -94,7 +94,7 @@ def test_refused_subscriptions_recover_by_themselves(stack: StartStack, sdk: Ope
 
 
 def test_refused_connects_come_back_by_themselves(stack: StartStack, sdk: OpenSdk):
-    started = stack(limits(connect=(1, "500ms")))
+    started = stack(limits(connect=(1, "1500ms")))
 
     async def run():
         async with sdk(started.url, data={"name": "ann"}) as first, sdk(started.url, data={"name": "ann"}) as second:
