@@ -1,4 +1,4 @@
-"""Demand without end: many connections that publish as fast as they are answered, and the history of what was admitted."""
+"""Demand without end: many connections that publish as fast as they are answered, and what of it was admitted."""
 
 import asyncio
 import json

@@ -91,6 +91,12 @@ def _channel_options(events: set[str], map_events: set[str]) -> dict[str, Any]:
     return {**options, "map": maps} if maps else options
 
 
+def _namespace_options(events: set[str], overridden: set[str]) -> dict[str, Any]:
+    """Centrifugo answers 107 to a map subscription that a proxy allowed: namespaces of maps alone get no such proxy."""
+    maps = set(_MAP_EVENTS)
+    return _channel_options(set() if overridden <= maps else events, events if overridden & maps else set())
+
+
 def _add_namespaces(result: dict[str, Any], settings: Settings, events: set[str]) -> None:
     channel: dict[str, set[str]] = {}  # namespace -> operations that override something for it
     rpc: dict[str, None] = {}
@@ -105,8 +111,7 @@ def _add_namespaces(result: dict[str, Any], settings: Settings, events: set[str]
                 channel.setdefault(override.namespace_name, set()).add(operation)
     if channel:
         result["channel"]["namespaces"] = [
-            {"name": name, **_channel_options(events, events if operations & set(_MAP_EVENTS) else set())}
-            for name, operations in channel.items()
+            {"name": name, **_namespace_options(events, operations)} for name, operations in channel.items()
         ]
     if rpc:
         result["rpc"]["namespaces"] = [{"name": name, "proxy_enabled": True} for name in rpc]
