@@ -102,6 +102,7 @@ def test_namespaces_of_overrides_are_there():
     assert chat["publish_proxy_enabled"]
     assert "map" not in chat
     assert maps["map"] == {"publish_proxy_enabled": True, "remove_proxy_enabled": True}
+    assert "subscribe_proxy_enabled" not in maps, "Centrifugo refuses map subscriptions that a proxy allowed"
     assert [entry["name"] for entry in config["rpc"]["namespaces"]] == ["calls", "shop"]
 
 
