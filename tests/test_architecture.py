@@ -16,7 +16,7 @@ FLOORS = {
     "_fast": {"errors"},
     "config": {"errors"},
     "metrics": {"operation", "_fast.counters"},
-    "http": {"errors", "clock", "_fast.connection", "_fast.http1"},
+    "http": {"errors", "clock", "_fast.carrier", "_fast.connection", "_fast.http1"},
     "limits.rules": {"operation", "config.model", "_fast.buckets", "_fast.hashing"},
     "limits.gate": {"operation", "config.model", "limits.rules", "_fast.buckets"},
     "limits.table": {"errors", "_fast"},

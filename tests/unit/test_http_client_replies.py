@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cpro.http import client_connection
+from cpro._fast import carrier
 from cpro.http.client import Failure, HttpClient, Route
 from tests.unit.http_client_peers import (
     House,
@@ -251,7 +251,7 @@ async def test_connection_found_closed_before_writing_is_passed_over(house: Hous
     await house.ask(client, route)
     peer.connections[0].close_now()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client_connection, "PEEK_AFTER_S", 0.0)  # as if it had been idle for long
+        patch.setattr(carrier, "PEEK_AFTER_S", 0.0)  # as if it had been idle for long
         assert body_of(await house.ask(client, route)) == b'{"result":{}}'
     assert len(peer.requests) == 2
 

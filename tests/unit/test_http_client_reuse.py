@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from cpro.http import client_connection, pool
+from cpro._fast import carrier
+from cpro.http import pool
 from cpro.http.client import Failure
 from tests.unit.http_client_peers import House, PeerConnection, answering, body_of, in_a_house, make_request, reply
 
@@ -139,7 +140,7 @@ async def test_keep_alive_timeout_is_honoured_a_second_early(house: House):
     client = house.client()
     route = client.route([peer.url()], may_repeat=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client_connection, "KEEP_ALIVE_MARGIN_S", 1.9)
+        patch.setattr(carrier, "KEEP_ALIVE_MARGIN_S", 1.9)
         await house.ask(client, route)
         (connection,) = client._pools.popitem()[1]._idle
     assert connection.reuse_until_s - connection.idle_since_s == pytest.approx(0.1)
@@ -152,7 +153,7 @@ async def test_idle_connections_are_closed_after_a_while(house: House):
     client = house.client()
     route = client.route([peer.url()], may_repeat=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client_connection, "MAX_IDLE_S", 0.1)
+        patch.setattr(carrier, "MAX_IDLE_S", 0.1)
         await asyncio.gather(*(house.send(client, route) for _ in range(3)))
         await asyncio.wait_for(asyncio.gather(*peer.plays), 1)
     assert not client._pools.popitem()[1]._idle

@@ -11,10 +11,10 @@ import math
 import ssl
 from collections import OrderedDict
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+from cpro._fast.carrier import Carrier
 from cpro._fast.http1 import Response
-from cpro.http.client_connection import Connection
 from cpro.http.endpoints import Origin
 from cpro.http.exchange import Exchange, Failure, Outcome
 from cpro.http.health import Health
@@ -53,8 +53,8 @@ class Pool:
         self._loop = loop
         self._origin = origin
         self._settings = settings
-        self._idle: list[Connection] = []
-        self._connections: set[Connection] = set()  # every one that has a transport
+        self._idle: list[Carrier] = []
+        self._connections: set[Carrier] = set()  # every one that has a transport
         self._dials: set[asyncio.Task[None]] = set()
         self._waiting: OrderedDict[Exchange, None] = OrderedDict()
         self._waiting_for_fresh: OrderedDict[Exchange, None] = OrderedDict()
@@ -112,7 +112,7 @@ class Pool:
 
     # --- what connections tell it ---
 
-    def on_free(self, connection: Connection) -> None:
+    def on_free(self, connection: Carrier) -> None:
         if self._waiting:
             connection.carry(self._waiting.popitem(last=False)[0])
         elif self._closing:
@@ -128,17 +128,17 @@ class Pool:
             self.health.on_answer()
         self._owner.on_outcome(exchange, response)
 
-    def on_failure(self, exchange: Exchange, failure: Failure, was_stale: bool) -> None:
+    def on_failure(self, exchange: Exchange, failure: Literal["BROKEN", "RESET"], was_stale: bool) -> None:
         """`was_stale`: a reused connection that died before any byte of the reply."""
         if was_stale and exchange.may_repeat and not exchange.repeated:
             exchange.repeated = True
             self.start(exchange, self._loop.time())
             return
-        if failure is Failure.RESET and not was_stale:
+        if failure == "RESET" and not was_stale:
             self.health.on_failure("connection reset")
-        self._owner.on_outcome(exchange, failure)
+        self._owner.on_outcome(exchange, Failure[failure])
 
-    def on_lost(self, connection: Connection) -> None:
+    def on_lost(self, connection: Carrier) -> None:
         self._connections.discard(connection)
         with suppress(ValueError):
             self._idle.remove(connection)
@@ -162,7 +162,7 @@ class Pool:
 
     async def _dial(self) -> None:
         try:
-            connection: Connection | str = await self._connect()
+            connection: Carrier | str = await self._connect()
         finally:
             self._dials.discard(asyncio.current_task())
         if isinstance(connection, str):
@@ -181,10 +181,10 @@ class Pool:
             self._dial_as_needed()
             self._owner.on_refused(exchange)
 
-    async def _connect(self) -> Connection | str:
+    async def _connect(self) -> Carrier | str:
         """A new connection, or the reason why there is none. Nothing is left open when this is cancelled."""
         settings = self._settings
-        connection = Connection(self, self._loop, settings.max_reply_bytes, settings.drop)
+        connection = Carrier(self, self._loop.time, settings.max_reply_bytes, settings.drop)
         try:
             async with asyncio.timeout(settings.connect_timeout_s):
                 await self._loop.create_connection(
