@@ -4,8 +4,9 @@ A protocol as asyncio's transports call it, without a loop of its own. Free, or 
 neither. Whatever goes wrong, the transport is aborted rather than closed: a graceful close waits for a peer that may
 never read again.
 
-Ownership. A pool's dial makes it and the pool owns it until it has heard `on_lost`. The exchange belongs to its client;
-while it is carried its `holder` is the carrier. The owner is called after the carrier's own state is settled.
+Ownership. A pool's dial makes a carrier, and the pool owns it until it has heard `on_lost`. An exchange, one request and
+the one outcome its sender gets, is made by the client for each send and gone when its outcome is told; while it is
+carried its `holder` is the carrier. The owner is called after the carrier's own state is settled.
 """
 
 import re
@@ -27,6 +28,19 @@ _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.
 
 
 @cython.auto_pickle(False)
+@cython.freelist(64)
+cdef class Exchange:
+
+    def __init__(self, request, on_done, endpoint, bint may_repeat, double deadline_s):
+        self.request = request
+        self.on_done = on_done
+        self.endpoint = endpoint
+        self.may_repeat = may_repeat
+        self.deadline_s = deadline_s
+        self.refused_by = ()
+
+
+@cython.auto_pickle(False)
 cdef class Carrier:
 
     def __init__(self, owner, loop_time, Py_ssize_t max_reply_bytes, tuple drop_names not None):
@@ -41,7 +55,7 @@ cdef class Carrier:
 
     # -- called by the pool
 
-    def carry(self, exchange):
+    def carry(self, Exchange exchange not None):
         self.exchange = exchange
         exchange.holder = self
         self.parser.expect()
@@ -55,7 +69,7 @@ cdef class Carrier:
             return False
         return now_s - self.idle_since_s < PEEK_AFTER_S or not self.has_unread_input()
 
-    def withdraw(self, exchange):
+    def withdraw(self, Exchange exchange):
         self.release()
         self.drop()
 
@@ -110,7 +124,7 @@ cdef class Carrier:
     # -- within
 
     cdef int complete(self, Response response) except -1:
-        cdef object exchange = self.release()
+        cdef Exchange exchange = self.release()
         if response.keep_alive and self.is_in_step():
             self.is_fresh = False
             self.note_keep_alive(response.header(b"keep-alive"))
@@ -124,13 +138,13 @@ cdef class Carrier:
 
     cdef int fail(self, object failure) except -1:
         cdef bint was_stale = not self.is_fresh and failure == "RESET" and not self.parser.started
-        cdef object exchange = self.release()
+        cdef Exchange exchange = self.release()
         self.drop()
         self.owner.on_failure(exchange, failure, was_stale)
         return 0
 
-    cdef object release(self):
-        cdef object exchange = self.exchange
+    cdef Exchange release(self):
+        cdef Exchange exchange = self.exchange
         self.exchange = None
         exchange.holder = None
         return exchange

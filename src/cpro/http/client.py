@@ -10,10 +10,11 @@ import itertools
 import ssl
 from collections.abc import Callable, Sequence
 
+from cpro._fast.carrier import Exchange
 from cpro._fast.http1 import Request, Response
 from cpro.errors import ConfigError
 from cpro.http.endpoints import Endpoint, Origin, parse_endpoint
-from cpro.http.exchange import Exchange, Failure, Outcome
+from cpro.http.outcome import Failure, Outcome
 from cpro.http.pool import Pool, PoolSettings
 
 __all__ = ["Failure", "HttpClient", "Outcome", "Response", "Route"]
@@ -24,25 +25,22 @@ TIMER_SLACK_S = 0.0005  # uvloop's timers and clock have a resolution of a milli
 class Route:
     """Endpoints that take the same requests, in turn. Made by `HttpClient.route`, lives as long as the client."""
 
-    __slots__ = ("_turn", "may_repeat", "targets")
+    __slots__ = ("may_repeat", "pick", "targets")
 
     def __init__(self, targets: list[tuple[Endpoint, Pool]], may_repeat: bool) -> None:
         self.targets = targets
         self.may_repeat = may_repeat
-        self._turn = itertools.cycle(targets)
-
-    def pick(self) -> tuple[Endpoint, Pool]:
-        return next(self._turn)
+        self.pick: Callable[[], tuple[Endpoint, Pool]] = itertools.cycle(targets).__next__
 
     def pick_other(self, refused_by: tuple[Endpoint, ...]) -> tuple[Endpoint, Pool] | None:
         """The next one that has not refused yet, one that is skipped if no other is left."""
-        in_turn = [next(self._turn) for _ in self.targets]
+        in_turn = [self.pick() for _ in self.targets]
         return next((target for target in in_turn + self.targets if target[0] not in refused_by), None)
 
     def refresh(self) -> None:
         """Go round those that are not skipped; all of them when all are."""
         healthy = [target for target in self.targets if not target[1].health.skipped]
-        self._turn = itertools.cycle(healthy or self.targets)
+        self.pick = itertools.cycle(healthy or self.targets).__next__
 
 
 class HttpClient:

@@ -13,11 +13,11 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import Literal, NamedTuple, Protocol
 
-from cpro._fast.carrier import Carrier
+from cpro._fast.carrier import Carrier, Exchange
 from cpro._fast.http1 import Response
 from cpro.http.endpoints import Origin
-from cpro.http.exchange import Exchange, Failure, Outcome
 from cpro.http.health import Health
+from cpro.http.outcome import Failure, Outcome
 
 MAX_CONNECTIONS = 512
 CLOSE_WAIT_S = 1.0  # longest that closed transports are waited for
