@@ -17,6 +17,15 @@ class StartError(CproError):
     """The service can't start here: a port in use, a locked folder, no room for a table."""
 
 
+class PluginError(StartError):
+    """A plugin can't be used: whoever wrote or installed it has to act."""
+
+    def __init__(self, plugin: str, reason: str) -> None:
+        super().__init__(f"plugin {plugin}: {reason}")
+        self.plugin = plugin
+        self.reason = reason
+
+
 class ProtocolError(CproError):
     """The peer broke HTTP; `status` is what a server answers before it closes (RFC 9110 section 15)."""
 
@@ -28,3 +37,18 @@ class ProtocolError(CproError):
 
 class StoreError(CproError):
     """A store (a file, Redis, ClickHouse) failed or is away."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store surely did not execute the call: no connection, still loading, a replica, a cluster that is down."""
+
+
+class StoreTimeoutError(StoreError):
+    """The call was sent and no reply came, in time or before the connection broke: it may have been executed.
+
+    Only what is safe to execute twice may be sent again.
+    """
+
+
+class StoreReplyError(StoreError):
+    """The store answered that the call itself is wrong: an error of the script, of its arguments, of permissions."""

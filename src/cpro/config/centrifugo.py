@@ -1,6 +1,7 @@
 """The part of Centrifugo v6's configuration that points it at this cpro."""
 
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
 from cpro.errors import ConfigError
 
@@ -16,10 +17,23 @@ _MAP_EVENTS: Final = {"map_publish": "publish_proxy_enabled", "map_remove": "rem
 _CHANNEL_NAMES: Final = ("namespace_boundary", "private_prefix", "user_boundary")
 
 
-def centrifugo_config(settings: Settings) -> dict[str, Any]:
-    """Only what is configured; ConfigError if Centrifugo can't reach the proxy door."""
+class Taken(NamedTuple):
+    """What plugins handle, so that Centrifugo has to send it."""
+
+    events: frozenset[str] = frozenset()
+    rpc_methods: tuple[str, ...] = ()
+    rpc_namespaces: tuple[str, ...] = ()
+    rpc_operations: frozenset[str] = frozenset()
+    """Operations whose namespaces are those of RPC methods."""
+
+
+NOTHING_TAKEN: Final = Taken()
+
+
+def centrifugo_config(settings: Settings, taken: Taken = NOTHING_TAKEN) -> dict[str, Any]:
+    """Only what is configured, and what plugins have `taken`; ConfigError if Centrifugo can't reach the proxy door."""
     base = _base_url(settings)
-    events = _events(settings)
+    events = _events(settings) | taken.events
 
     def proxy(event: str) -> dict[str, Any]:
         return _proxy(settings, f"{base}/{event}", event)
@@ -35,7 +49,7 @@ def centrifugo_config(settings: Settings) -> dict[str, Any]:
         },
         "rpc": {"proxy": proxy("rpc"), "without_namespace": {"proxy_enabled": True}},
     }
-    _add_namespaces(result, settings, events)
+    _add_namespaces(result, settings, events, taken)
     _add_boundaries(result, settings)
     return result
 
@@ -97,15 +111,16 @@ def _namespace_options(events: set[str], overridden: set[str]) -> dict[str, Any]
     return _channel_options(set() if overridden <= maps else events, events if overridden & maps else set())
 
 
-def _add_namespaces(result: dict[str, Any], settings: Settings, events: set[str]) -> None:
+def _add_namespaces(result: dict[str, Any], settings: Settings, events: set[str], taken: Taken) -> None:
     channel: dict[str, set[str]] = {}  # namespace -> operations that override something for it
-    rpc: dict[str, None] = {}
+    boundary = settings.rpc.namespace_boundary
+    rpc = dict.fromkeys([*taken.rpc_namespaces, *_namespaces_of(taken.rpc_methods, boundary)])
     for block in _blocks(settings):
         for operation, limit in block.operations.items():
             if not limit.enabled:
                 continue
-            if operation == "rpc":
-                rpc.update(dict.fromkeys(_rpc_namespaces(limit, settings.rpc.namespace_boundary)))
+            if operation == "rpc" or operation in taken.rpc_operations:
+                rpc.update(dict.fromkeys(_rpc_namespaces(limit, boundary)))
                 continue
             for override in limit.namespace_overrides:
                 channel.setdefault(override.namespace_name, set()).add(operation)
@@ -120,10 +135,12 @@ def _add_namespaces(result: dict[str, Any], settings: Settings, events: set[str]
 def _rpc_namespaces(limit: OperationLimit, boundary: str) -> list[str]:
     """Those named, and those of methods named; Centrifugo refuses calls in a namespace it does not know."""
     methods = [override.method for override in limit.method_overrides]
+    return [override.namespace_name for override in limit.namespace_overrides] + _namespaces_of(methods, boundary)
+
+
+def _namespaces_of(methods: Iterable[str], boundary: str) -> list[str]:
     cut = [method.partition(boundary)[0] for method in methods if boundary and boundary in method]
-    return [override.namespace_name for override in limit.namespace_overrides] + [
-        name for name in cut if is_namespace(name)
-    ]
+    return [name for name in cut if is_namespace(name)]
 
 
 def _add_boundaries(result: dict[str, Any], settings: Settings) -> None:

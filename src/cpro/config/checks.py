@@ -98,6 +98,12 @@ def check_filled(text: str) -> str:
     return text
 
 
+def check_client_name(text: str) -> str:
+    if not re.fullmatch(r"[!-~]*", text):  # the rule of CLIENT SETNAME
+        raise ValueError("must be visible ASCII characters without spaces")
+    return text
+
+
 RULES: Final[Mapping[str, Callable[[str], str]]] = {
     "address": check_address,
     "url": check_url,
@@ -107,6 +113,7 @@ RULES: Final[Mapping[str, Callable[[str], str]]] = {
     "header_value": check_header_value,
     "namespace": check_namespace,
     "filled": check_filled,
+    "client_name": check_client_name,
     "": lambda text: text,
 }
 

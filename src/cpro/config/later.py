@@ -1,6 +1,6 @@
 """Keys of Centrifugo PRO and of later versions that this version must not take silently.
 
-A feature that arrives deletes its rows here and adds its settings to `model`.
+A feature that arrives deletes its rows here and adds its settings to `model` (or takes their `later=True` away).
 """
 
 from typing import Final
@@ -13,7 +13,6 @@ NOT_YET: Final = frozenset(
         "redis",
         "user_status",
         "clickhouse_analytics",
-        "plugins",
         "client.rate_limit.client_error",
         "client.rate_limit.redis_user_command.redis",
         "client.rate_limit.redis_user_command.reuse_from_engine",

@@ -4,7 +4,7 @@ Everything that speaks of settings (reading, environment names, docs/settings.md
 classes through `schema`, so a setting is described here and nowhere else.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import field
 
@@ -148,6 +148,53 @@ class OperationLimit(Block, frozen=True):
     ] = ()
 
 
+class ReplicaClient(Block, frozen=True):
+    enabled: Annotated[bool, about("Has no effect: cpro reads and writes at masters only.")] = False
+
+
+class Redis(Block, frozen=True):
+    """Centrifugo's Redis object; `redis_address` reads its addresses."""
+
+    address: Annotated[
+        tuple[str, ...],
+        about("`host:port` or URL of a Redis; each entry is a shard. Without any address: this node.", secret=True),
+    ] = ()
+    cluster_address: Annotated[
+        tuple[str, ...], about("`host:port,host:port` of nodes of a Redis Cluster; each entry is a cluster of its own.")
+    ] = ()
+    sentinel_address: Annotated[
+        tuple[str, ...], about("`host:port,host:port` of Sentinels; each entry is a shard with Sentinels of its own.")
+    ] = ()
+    sentinel_master_name: Annotated[str, about("Name under which Sentinels know the master.")] = ""
+    sentinel_user: Annotated[str, about("User at the Sentinels.")] = ""
+    sentinel_password: Annotated[str, about("Password at the Sentinels.", secret=True)] = ""
+    sentinel_client_name: Annotated[str, about("Name of connections to Sentinels.", check="client_name")] = ""
+    sentinel_tls: Annotated[TLS, about("TLS towards the Sentinels (Centrifugo's TLS object).")] = TLS()
+    user: Annotated[str, about("User at Redis; a URL may name another.")] = ""
+    password: Annotated[str, about("Password at Redis; a URL may hold another.", secret=True)] = ""
+    db: Annotated[int, about("Number of the database; a Redis Cluster has only 0.", least=0, most=2**31 - 1)] = 0
+    client_name: Annotated[str, about("Name of connections to Redis.", check="client_name")] = ""
+    force_resp2: Annotated[bool, about("Speaks RESP2, for proxies that don't know RESP3.")] = False
+    tls: Annotated[TLS, about("TLS towards Redis (Centrifugo's TLS object).")] = TLS()
+    connect_timeout: Annotated[
+        Duration,
+        about("Longest time that connecting may take, handshake and a wait for a free connection included.",
+              least=_duration("1ms"), most=_duration("1h")),
+    ] = _duration("1s")  # fmt: skip
+    io_timeout: Annotated[
+        Duration,
+        about("Longest time for the replies to one write.", least=_duration("1ms"), most=_duration("1h")),
+    ] = _duration("1s")
+    prefix: Annotated[str, about("Starts the name of every key.", check="filled")] = "cpro"
+    replica_client: Annotated[ReplicaClient, about("Accepted as Centrifugo's, without effect.")] = ReplicaClient()
+
+
+class FeatureRedis(Redis, frozen=True):
+    """A feature's own Redis object."""
+
+    reuse_from_engine: Annotated[bool, about("Uses the shared `redis` block.")] = False
+
+
 class CommandBlock(Block, frozen=True):
     enabled: Annotated[bool, about("Turns this block on.")] = False
     dry_run: Annotated[bool, about("Decides and records, but refuses nothing by this block.")] = False
@@ -157,12 +204,18 @@ class CommandBlock(Block, frozen=True):
     ] = field(default_factory=dict)
 
 
+class RedisCommandBlock(CommandBlock, frozen=True):
+    redis: Annotated[
+        FeatureRedis, about("A Redis of its own, with the settings of the shared `redis` block.", later=True)
+    ] = FeatureRedis()
+
+
 class RateLimit(Block, frozen=True):
     client_command: Annotated[CommandBlock, about("Limits per connection, on this node.")] = CommandBlock()
     user_command: Annotated[CommandBlock, about("Limits per user, on this node.")] = CommandBlock()
     redis_user_command: Annotated[
-        CommandBlock, about("Limits per user over all nodes; without Redis they are kept on this node.")
-    ] = CommandBlock()
+        RedisCommandBlock, about("Limits per user over all nodes; without Redis they are kept on this node.")
+    ] = RedisCommandBlock()
     store_timeout: Annotated[
         Duration,
         about("Longest time an operation waits for Redis.", least=_duration("1ms"), most=_duration("1m")),
@@ -219,6 +272,7 @@ class Settings(Block, frozen=True):
     ] = 1_048_576
     proxy: Annotated[Proxy, about("The door for Centrifugo's event proxies.")] = Proxy()
     http_api: Annotated[HttpApi, about("The door for backends: server API, /health and /metrics.")] = HttpApi()
+    redis: Annotated[Redis, about("The Redis that features share, unless they have their own.", later=True)] = Redis()
     limits_table: Annotated[LimitsTable, about("The table of buckets that all workers of the node share.")] = (
         LimitsTable()
     )
@@ -226,3 +280,7 @@ class Settings(Block, frozen=True):
     channel: Annotated[Channel, about("How channel names are read; must equal Centrifugo's own settings.")] = Channel()
     rpc: Annotated[Rpc, about("How RPC method names are read; must equal Centrifugo's own setting.")] = Rpc()
     prometheus: Annotated[Prometheus, about("Metrics.")] = Prometheus()
+    plugins: Annotated[
+        dict[str, dict[str, Any]],
+        about("Options of plugins, by the plugin's name; what they are is the plugin's matter.", secret=True),
+    ] = field(default_factory=dict)

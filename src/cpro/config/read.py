@@ -1,6 +1,6 @@
 """Plain values -> the model, collecting every fault on the way instead of stopping at the first."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, get_args, get_origin
 
 import msgspec
@@ -9,7 +9,16 @@ from . import later, limit_checks
 from .checks import RULES
 from .duration import Duration
 from .faults import Faults, Path, nearest, render
-from .model import OPERATIONS, SHARED_BUCKETS, Bucket, CommandBlock, MethodOverride, OperationLimit, Settings
+from .model import (
+    OPERATIONS,
+    SHARED_BUCKETS,
+    Bucket,
+    CommandBlock,
+    MethodOverride,
+    OperationLimit,
+    RedisCommandBlock,
+    Settings,
+)
 from .scalars import bounded, read_bool, read_choice, read_duration, read_int, read_text
 from .schema import NOTHING, Field, fields_of, leaves
 
@@ -19,8 +28,11 @@ _METHOD_MAP: Final = "method_override"  # PRO's older spelling: {method: {…}}
 
 
 class Reader:
-    def __init__(self, faults: Faults, extra_operations: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, faults: Faults, extra_operations: frozenset[str] = frozenset(), plugins: Collection[str] = ()
+    ) -> None:
         self.faults = faults
+        self.plugins = plugins
         self.extra_operations = extra_operations
         self.operations = frozenset((*SHARED_BUCKETS, *OPERATIONS, *extra_operations))
         self._after: dict[type, Callable[[Any, Any, Path], None]] = {
@@ -30,10 +42,16 @@ class Reader:
             ),
             CommandBlock: lambda block, raw, path: limit_checks.check_block(block, raw, path, faults),
         }
+        self._after[RedisCommandBlock] = self._after[CommandBlock]
 
     def read_settings(self, value: object) -> Settings:
         settings = self._block(Settings, value, ())
         return settings if isinstance(settings, Settings) else Settings()
+
+    def read_limit(self, value: object, path: Path) -> OperationLimit:
+        """One operation's limit, outside of any settings."""
+        limit = self._block(OperationLimit, value, path)
+        return limit if isinstance(limit, OperationLimit) else OperationLimit()
 
     def _block(self, block: type[msgspec.Struct], value: object, path: Path) -> Any:  # noqa: ANN401
         if not isinstance(value, Mapping):
@@ -112,7 +130,7 @@ class Reader:
         if get_origin(kind) is tuple:
             return self._list(field, get_args(kind)[0], value, path)
         if get_origin(kind) is dict:
-            return self._map(field, value, path)
+            return self._map(field, value, path) if get_args(kind)[1] is str else self._options(value, path)
         try:
             return self._scalar(field, value)
         except ValueError as error:
@@ -161,9 +179,29 @@ class Reader:
                 result[name] = item
         return result
 
+    def _options(self, value: object, path: Path) -> Any:  # noqa: ANN401
+        """Options by plugin, as they stand there; the plugins themselves say what is wrong with them."""
+        if not isinstance(value, Mapping):
+            return self._wrong(path, "must map plugins to their options, `name: {option: value}`")
+        result = {}
+        for name, options in value.items():
+            here = (*path, str(name))
+            if name not in self.plugins:
+                self.faults.fault(here, f"is not an installed plugin; {_nearest_plugin(str(name), self.plugins)}")
+            elif not isinstance(options, Mapping | None):
+                self.faults.fault(here, "must be a block of options, `name: value`")
+            else:
+                result[name] = dict(options or {})
+        return result
+
     def _wrong(self, path: Path, text: str) -> Any:  # noqa: ANN401
         self.faults.fault(path, text)
         return WRONG
+
+
+def _nearest_plugin(name: str, known: Collection[str]) -> str:
+    best = nearest(name, known)
+    return f"the nearest is {best}" if best else f"installed: {', '.join(known) or 'none'}"
 
 
 def _elsewhere(name: str) -> str | None:

@@ -31,7 +31,7 @@ def _table(block: type[msgspec.Struct], *, reloads: bool) -> str:
 def _rows(block: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, Field]]:
     for field in fields_of(block).values():
         path = f"{prefix}{'<operation>' if field.inline else field.name}"
-        if field.block is None or field.block in _OBJECTS:
+        if field.block is None or issubclass(field.block, _OBJECTS):
             yield path, field
         else:
             yield from _rows(field.block, path + ".")

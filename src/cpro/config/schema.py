@@ -45,10 +45,14 @@ def about(
     most: int | None = None,
     keys: tuple[str, ...] = (),
     inline: bool = False,
+    later: bool = False,
 ) -> msgspec.Meta:
-    """Describes a setting where it is declared: `Annotated[str, about("…")]`."""
+    """Describes a setting where it is declared: `Annotated[str, about("…")]`.
+
+    `later`: it keeps its default, and files, environment and docs don't know it; `later.NOT_YET` has its row.
+    """
     extra = {"check": check, "secret": secret, "least": least, "most": most, "keys": keys, "inline": inline}
-    return msgspec.Meta(description=description, extra=extra)
+    return msgspec.Meta(description=description, extra=None if later else extra)
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -66,7 +70,8 @@ class Block(msgspec.Struct, frozen=True):
 @cache
 def fields_of(block: type[msgspec.Struct]) -> dict[str, Field]:
     hints = get_type_hints(block, include_extras=True)
-    return {info.name: _field(info, hints[info.name]) for info in msgspec.structs.fields(block)}
+    fields = (_field(info, hints[info.name]) for info in msgspec.structs.fields(block))
+    return {field.name: field for field in fields if field is not None}
 
 
 def leaves(block: type[msgspec.Struct], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Field]]:
@@ -78,9 +83,12 @@ def leaves(block: type[msgspec.Struct], path: tuple[str, ...] = ()) -> Iterator[
             yield from leaves(field.block, (*path, field.name))
 
 
-def _field(info: msgspec.structs.FieldInfo, hint: Any) -> Field:  # noqa: ANN401 - annotations have no common type
+def _field(info: msgspec.structs.FieldInfo, hint: Any) -> Field | None:  # noqa: ANN401 - annotations have no common type
+    """None: a setting of a later version."""
     if get_origin(hint) is not Annotated:
         raise TypeError(f"setting {info.name} has no description")
     kind, meta = get_args(hint)
+    if meta.extra is None:
+        return None
     default = info.default_factory() if info.default_factory is not NOTHING else info.default
     return Field(info.name, kind, default, meta.description, **meta.extra)

@@ -64,7 +64,7 @@ def _entry(field: Field, path: Path, indent: str, values: Mapping[Path, str]) ->
     elif path == _EXAMPLE_BLOCK:
         yield f"{indent}{field.name}:"
         yield from textwrap.indent(_EXAMPLE, indent + "  ").splitlines()
-    elif field.block is None or field.block in (TLS, CommandBlock):
+    elif field.block is None or issubclass(field.block, (TLS, CommandBlock)):
         yield f"{indent}# {field.name}: {_default(field)}"
     else:
         yield f"{indent}{field.name}:"

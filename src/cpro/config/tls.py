@@ -47,14 +47,15 @@ def server_context(tls: TLS) -> ssl.SSLContext:
     return context
 
 
-def client_context(tls: TLS) -> ssl.SSLContext:
-    """For requests to `https://`, with the system's authorities unless `server_ca_pem` names others.
+def client_context(tls: TLS, *, http: bool = True) -> ssl.SSLContext:
+    """For requests to `https://` or another server, with the system's authorities unless `server_ca_pem` names others.
 
     `server_name` is for the caller, who passes it as `server_hostname`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    if http:
+        context.set_alpn_protocols(["http/1.1"])
     if not tls.enabled:
         context.load_default_certs()
         return context

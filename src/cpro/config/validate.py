@@ -7,7 +7,10 @@ from . import tls
 from .address import TcpAddress, parse_address
 from .duration import UNITS_NS
 from .faults import Faults, Path
-from .model import TLS, RateLimit, Settings
+from .later import is_not_yet
+from .model import TLS, Redis, Settings
+from .redis_address import check_redis, redis_for
+from .redis_url import Sentinel
 from .schema import fields_of
 
 _CENTRIFUGO_TIMEOUT_NS: Final = UNITS_NS["s"]
@@ -17,6 +20,7 @@ _RATE_LIMIT: Final = ("client", "rate_limit")
 def check_settings(settings: Settings, faults: Faults) -> None:
     _check_addresses(settings, faults)
     _check_upstream(settings, faults)
+    _check_redis(settings, faults)
     _check_listener_tls(settings.proxy.tls, ("proxy", "tls"), faults)
     _check_listener_tls(settings.http_api.tls, ("http_api", "tls"), faults)
     _warn_of_proxy(settings, faults)
@@ -34,19 +38,37 @@ def _check_upstream(settings: Settings, faults: Faults) -> None:
     upstream, path = settings.proxy.upstream, ("proxy", "upstream")
     if upstream.endpoint and upstream.endpoints:
         faults.fault((*path, "endpoints"), "must not be set beside proxy.upstream.endpoint: list them all in endpoints")
-    _warn_of_idle_tls(upstream.tls, (*path, "tls"), faults)
-    if not upstream.tls.enabled or faults.hit((*path, "tls")):
+    _check_client_tls(upstream.tls, (*path, "tls"), faults, "backends'")
+
+
+def _check_redis(settings: Settings, faults: Faults) -> None:
+    block = settings.client.rate_limit.redis_user_command
+    places: tuple[tuple[Redis, Path], ...] = (
+        (settings.redis, ("redis",)),
+        (block.redis, (*_RATE_LIMIT, "redis_user_command", "redis")),
+    )
+    for redis, path in places:
+        shards = check_redis(redis, path, faults)
+        used = next((shard.access.tls for shard in shards if shard.access.tls), None)
+        _check_client_tls(used or redis.tls, (*path, "tls"), faults, "servers'")
+        used = next((shard.sentinel_access.tls for shard in shards if isinstance(shard, Sentinel)), None)
+        _check_client_tls(used or redis.sentinel_tls, (*path, "sentinel_tls"), faults, "Sentinels'")
+
+
+def _check_client_tls(config: TLS, path: Path, faults: Faults, whose: str) -> None:
+    _warn_of_idle_tls(config, path, faults)
+    if not config.enabled or faults.hit(path):
         return
-    if bool(upstream.tls.cert_pem) != bool(upstream.tls.key_pem):
-        faults.fault((*path, "tls"), "must have both cert_pem and key_pem, or neither")
+    if bool(config.cert_pem) != bool(config.key_pem):
+        faults.fault(path, "must have both cert_pem and key_pem, or neither")
         return
-    if _check_pems(upstream.tls, ("cert_pem", "key_pem", "server_ca_pem"), (*path, "tls"), faults):
+    if _check_pems(config, ("cert_pem", "key_pem", "server_ca_pem"), path, faults):
         try:
-            tls.client_context(upstream.tls)
+            tls.client_context(config)
         except (ValueError, ssl.SSLError, OSError) as error:
-            faults.fault((*path, "tls"), str(error) if isinstance(error, ValueError) else "can't be used by OpenSSL")
-    if upstream.tls.insecure_skip_verify:
-        faults.warn((*path, "tls", "insecure_skip_verify"), "backends' certificates are not verified")
+            faults.fault(path, str(error) if isinstance(error, ValueError) else "can't be used by OpenSSL")
+    if config.insecure_skip_verify:
+        faults.warn((*path, "insecure_skip_verify"), f"{whose} certificates are not verified")
 
 
 def _check_listener_tls(config: TLS, path: Path, faults: Faults) -> None:
@@ -98,13 +120,13 @@ def _warn_of_limits(settings: Settings, faults: Faults) -> None:
         block = getattr(limits, name)
         if block.enabled and block.dry_run:
             faults.warn((*_RATE_LIMIT, name, "dry_run"), "nothing is refused by this block")
-    _warn_of_redis(limits, faults)
+    _warn_of_redis(settings, faults)
     if limits.anonymous == "ip" and not settings.proxy.ip_header:
         faults.warn((*_RATE_LIMIT, "anonymous"), "without proxy.ip_header no address is known, so ip means client")
 
 
-def _warn_of_redis(limits: RateLimit, faults: Faults) -> None:
-    if limits.redis_user_command.enabled:
-        faults.warn(
-            (*_RATE_LIMIT, "redis_user_command"), "is kept on this node: Redis is not available in this version"
-        )
+def _warn_of_redis(settings: Settings, faults: Faults) -> None:
+    block = settings.client.rate_limit.redis_user_command
+    if block.enabled and redis_for(block.redis, settings.redis) is None:
+        reason = "Redis is not available in this version" if is_not_yet(("redis",)) else "no Redis address is set"
+        faults.warn((*_RATE_LIMIT, "redis_user_command"), f"is kept on this node: {reason}")

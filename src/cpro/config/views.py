@@ -23,6 +23,7 @@ RELOADABLE: Final = (
     "channel",
     "rpc",
 )
+_NEEDS_RESTART: Final = "client.rate_limit.redis_user_command.redis"  # the one exception below those
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
@@ -70,4 +71,8 @@ def _changes(old: msgspec.Struct, new: msgspec.Struct, path: tuple[str, ...]) ->
 
 def is_reloadable(path: str) -> bool:
     """Whether SIGHUP puts a change of this setting in force."""
-    return any(path == known or path.startswith(known + ".") for known in RELOADABLE)
+    return any(_is_within(path, known) for known in RELOADABLE) and not _is_within(path, _NEEDS_RESTART)
+
+
+def _is_within(path: str, known: str) -> bool:
+    return path == known or path.startswith(known + ".")
