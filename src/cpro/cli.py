@@ -11,7 +11,7 @@ from typing import Final, ParamSpec
 import click
 
 from cpro import __version__
-from cpro.config.load import Loaded, load
+from cpro.config.load import Loaded
 from cpro.errors import ConfigError, CproError
 
 P = ParamSpec("P")
@@ -41,10 +41,16 @@ def _fail(*lines: str) -> None:
 
 
 def _load(path: str | None) -> Loaded:
-    loaded = load(path, os.environ)
+    from cpro.plugins.load import load_configured  # the other commands start without plugins
+
+    loaded, _ = load_configured(path, os.environ)
+    _warn(loaded)
+    return loaded
+
+
+def _warn(loaded: Loaded) -> None:
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
-    return loaded
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,8 +105,24 @@ def genconfig(output: str) -> None:
 def centrifugoconfig(config: str | None) -> None:
     """Print the part of Centrifugo's configuration that points it at this cpro."""
     from cpro.config.centrifugo import centrifugo_config
+    from cpro.plugins.load import load_configured
 
-    click.echo(json.dumps(centrifugo_config(_load(config).settings), indent=2))
+    loaded, plugins = load_configured(config, os.environ)
+    _warn(loaded)
+    click.echo(json.dumps(centrifugo_config(loaded.settings, plugins.taken), indent=2))
+
+
+@main.command()
+@_CONFIG
+@_clean
+def plugins(config: str | None) -> None:
+    """List the plugins found and what each registers; exit 1 if one can't be used."""
+    from cpro.plugins.listing import list_plugins
+
+    lines, all_good = list_plugins(config, os.environ)
+    for line in lines:
+        click.echo(line)
+    sys.exit(0 if all_good else 1)
 
 
 @main.command()

@@ -57,7 +57,7 @@ class Family:
 class Catalogue:
     """All metrics of one cpro, laid out one behind the other. The same in every process of a service."""
 
-    def __init__(self, extra_operations: Sequence[str] = ()) -> None:
+    def __init__(self, extra_operations: Sequence[str] = (), plugins: Sequence[str] = ()) -> None:
         self.families: list[Family] = []
         self.slots = 0
         kinds = (*OPERATIONS, *extra_operations)
@@ -79,6 +79,11 @@ class Catalogue:
         )
         self.worker_restarts = self._add("worker_restarts_total", "Workers started again after they died.", {})
         self.reloads = self._add("config_reloads_total", "Reloads by outcome.", {"outcome": RELOAD_OUTCOMES})
+        by_plugin = {"plugin": tuple(plugins)}
+        self.plugin_errors = self._add("plugin_errors_total", "Times a plugin raised, hung or erred.", by_plugin)
+        self.plugin_dropped = self._add(
+            "plugin_dropped_total", "Finished operations that an observer was too slow to be told of.", by_plugin
+        )
 
     def _add(self, name: str, text: str, labels: dict[str, tuple[str, ...]], width: int = 1) -> Family:
         family = Family(name, text, labels, self.slots, width)

@@ -54,6 +54,12 @@ class Operation(msgspec.Struct, gc=False):
     started_ns: int = 0
 
 
+class ScopedOperation(Operation, gc=False):
+    """An operation whose own buckets are kept apart by a scope, say a channel; empty for none."""
+
+    scope: str = ""
+
+
 class Reply(msgspec.Struct, frozen=True, gc=False):
     """What the caller gets: an HTTP status and a JSON body in Centrifugo's proxy envelope.
 

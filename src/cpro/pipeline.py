@@ -27,7 +27,7 @@ class Lane:
     """Charges the operation at a time in ns of `clock.boot_ns`."""
     handle: Handle
     refusal: Reply
-    record: Callable[[Verdict, Reply, int], None]
+    record: Callable[[Operation, Verdict, Reply, int], object]
     """Told of every finished operation: verdict, reply, duration in ns."""
     user_of: Callable[[Reply], str | None] | None = None
     """Set where only the answer names the user (a connect): it is charged then, or not at all on None."""
@@ -57,5 +57,5 @@ def _settle(lane: Lane, operation: Operation, verdict: Verdict, reply: Reply) ->
 
 
 def _finish(lane: Lane, operation: Operation, verdict: Verdict, reply: Reply) -> Reply:
-    lane.record(verdict, reply, boot_ns() - operation.started_ns)
+    lane.record(operation, verdict, reply, boot_ns() - operation.started_ns)
     return reply

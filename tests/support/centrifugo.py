@@ -1,6 +1,7 @@
 """A real Centrifugo on a free port, pointed at a cpro by that cpro's own `centrifugoconfig`."""
 
 import json
+import os
 import random
 import signal
 import socket
@@ -29,10 +30,13 @@ def free_port() -> int:
             return port
 
 
-def part_by_cpro(config: Path) -> dict:
+def part_by_cpro(config: Path, env: dict[str, str] | None = None) -> dict:
     """What `cpro centrifugoconfig` prints for a configuration file."""
     command = [sys.executable, "-m", "cpro", "centrifugoconfig", "-c", str(config)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=30, env={**os.environ, **(env or {})}
+    )
+    return json.loads(done.stdout)
 
 
 def merge(base: dict, more: dict) -> dict:

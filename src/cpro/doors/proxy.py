@@ -7,9 +7,8 @@ event (an `error` on refresh logs the user out), so each event has a `Lane` with
 import hmac
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import msgspec
 
@@ -17,6 +16,7 @@ from cpro import pipeline
 from cpro._fast.http1 import Request
 from cpro.clock import unix_seconds
 from cpro.config.model import Proxy
+from cpro.doors.claims import NOTHING_ADDED, Added, Charge, Claim, Claimed, Dispatch, Observe, Record, user_reply
 from cpro.http.server import Connection
 from cpro.logs import Occasional
 from cpro.operation import (
@@ -61,10 +61,8 @@ class Event(msgspec.Struct, gc=False):
 
 _decode = msgspec.json.Decoder(Event).decode
 
-Charge = Callable[..., Verdict]
-"""`Gate.charge`."""
-Record = Callable[[str, int], None]
-"""Counts one finished operation: verdict label (see `metrics.VERDICTS`) and duration in ns."""
+Run = Callable[[Lane, Operation, Request, Respond], Reply | None]
+"""`pipeline.run`, or a `Dispatch` where plugins take some of the event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +70,7 @@ class _Entrance:
     """One event's path: its lane, and what is answered to a body that isn't an event."""
 
     kind: str
+    run: Run
     lane: Lane
     invalid: Reply
     record: Record
@@ -81,31 +80,35 @@ class ProxyDoor:
     """Takes Centrifugo's events; a `http.server.Handler`."""
 
     def __init__(self, charge: Charge, recorder: Callable[[str], Record]) -> None:
-        """`recorder` gives the `Record` of one event."""
+        """`recorder` gives the `Record` of one operation: an event's, or one that a plugin adds."""
         self._charge = charge
-        self._records = {kind: recorder(kind) for kind in EVENTS}
+        self._recorder = cache(recorder)
         self._occasional = Occasional(log)
         self._entrances: dict[bytes, _Entrance] = {}
+        self._handles: dict[str, Handle] = {}
         self._secret = b""
         self._address_header = b""
 
     def configure(
-        self, proxy: Proxy, forwards: Mapping[str, Handle], user_of: Callable[[Reply], str | None], *, by_address: bool
+        self,
+        proxy: Proxy,
+        forwards: Mapping[str, Handle],
+        user_of: Callable[[Reply], str | None],
+        *,
+        by_address: bool,
+        added: Added = NOTHING_ADDED,
     ) -> None:
         """Put settings in force from the next request on.
 
         `forwards` has a handler for each event that a backend takes, `user_of` reads the user out of a connect's
-        answer, `by_address` says that limits want to know the address of anonymous users.
+        answer, `by_address` says that limits want to know the address of anonymous users, `added` is of plugins.
         """
         self._secret = proxy.secret.encode()
         self._address_header = proxy.ip_header.lower().encode() if by_address else b""
+        self._user_of = user_of
+        self._handles = {kind: forwards.get(kind) or _without_upstream(kind, proxy, added.identify) for kind in EVENTS}
         prefix = proxy.prefix.rstrip("/")
-        self._entrances = {
-            f"{prefix}/{kind}".encode(): self._entrance(
-                kind, forwards.get(kind) or _without_upstream(kind, proxy), user_of
-            )
-            for kind in EVENTS
-        }
+        self._entrances = {f"{prefix}/{kind}".encode(): self._entrance(kind, added) for kind in EVENTS}
 
     def __call__(self, request: Request, connection: Connection, now_ns: int) -> Reply | None:
         entrance = self._entrances.get(request.path)
@@ -122,24 +125,41 @@ class ProxyDoor:
         operation = Operation(entrance.kind, event.client, event.user, event.channel, event.method, "", now_ns)
         if self._address_header and not event.user:
             operation.address = (request.header(self._address_header) or b"").decode("latin-1")
-        return pipeline.run(entrance.lane, operation, request, connection.answer)
+        return entrance.run(entrance.lane, operation, request, connection.answer)
 
     def _refuse_invalid(self, entrance: _Entrance, error: Exception) -> Reply:
         entrance.record("invalid", 0)
         self._occasional.warning(entrance.kind, "event is not Centrifugo's", event=entrance.kind, error=str(error))
         return entrance.invalid
 
-    def _entrance(self, kind: str, handle: Handle, user_of: Callable[[Reply], str | None]) -> _Entrance:
-        by_centrifugo = kind in STARTED_BY_CENTRIFUGO
-        record = self._records[kind]
-        lane = Lane(
-            admit=partial(self._charge, own_only=True) if by_centrifugo else self._charge,
+    def _entrance(self, kind: str, added: Added) -> _Entrance:
+        lane = self._lane(kind, kind, self._charge, self._handles[kind], added.observe)
+        invalid = BAD_GATEWAY if kind in STARTED_BY_CENTRIFUGO else BAD_REQUEST
+        plain = _Entrance(kind, pipeline.run, lane, invalid, self._recorder(kind))
+        claimed = [self._claimed(claim, plain, added) for claim in added.claims if claim.event == kind]
+        return replace(plain, run=Dispatch(claimed, added.namespace_of)) if claimed else plain
+
+    def _claimed(self, claim: Claim, plain: _Entrance, added: Added) -> Claimed:
+        """An event's part that a plugin takes: a lane of its own beside the plain one, for the same answers."""
+        handle = claim.handler(partial(self._pass_on, plain.kind), fault_of(plain.kind))
+        lane = self._lane(plain.kind, claim.name, claim.charge, handle, added.observe)
+        refuse = partial(self._refuse_invalid, replace(plain, kind=claim.name, record=self._recorder(claim.name)))
+        return Claimed(claim, lane, refuse)
+
+    def _pass_on(self, kind: str, operation: Operation, request: Request, respond: Respond) -> Reply | None:
+        """What would have been done without the plugin; by the settings of now, which may have been reloaded."""
+        return self._handles[kind](operation, request, respond)
+
+    def _lane(self, event: str, name: str, charge: Charge, handle: Handle, observe: Observe | None) -> Lane:
+        by_centrifugo = event in STARTED_BY_CENTRIFUGO
+        record = partial(_record, self._recorder(name), fault_of(event))
+        return Lane(
+            admit=partial(charge, own_only=True) if by_centrifugo else charge,
             handle=handle,
             refusal=SERVICE_UNAVAILABLE if by_centrifugo else TOO_MANY_REQUESTS,
-            record=partial(_record, record, fault_of(kind)),
-            user_of=user_of if kind == "connect" else None,
+            record=record if observe is None else partial(_record_and_tell, record, observe),
+            user_of=self._user_of if event == "connect" else None,
         )
-        return _Entrance(kind, lane, BAD_GATEWAY if by_centrifugo else BAD_REQUEST, record)
 
 
 def fault_of(kind: str) -> Reply:
@@ -150,16 +170,31 @@ def fault_of(kind: str) -> Reply:
 _LABELS = {Verdict.REFUSED: "refused", Verdict.DRY_RUN: "dry_run"}
 
 
-def _record(record: Record, fault: Reply, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
+def _record(
+    record: Record, fault: Reply, operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int
+) -> str:
     label = _LABELS.get(verdict) or ("failed" if reply is fault else "admitted")
     record(label, duration_ns)
+    return label
 
 
-def _without_upstream(kind: str, proxy: Proxy) -> Handle:
+def _record_and_tell(
+    record: Callable[..., str],
+    observe: Observe,
+    operation: Operation,
+    verdict: Verdict,
+    reply: Reply,
+    duration_ns: int,
+) -> None:
+    observe(operation, record(operation, verdict, reply, duration_ns), reply, duration_ns)
+
+
+def _without_upstream(kind: str, proxy: Proxy, identify: Handle | None) -> Handle:
     """The handler of an event that no backend takes."""
     if kind == "connect":
         header = proxy.connect_user_header.lower().encode()
-        return partial(_connect_by_header, header) if header else _constant(EMPTY)
+        otherwise = identify or _constant(EMPTY)
+        return partial(_connect_by_header, header, otherwise) if header else otherwise
     if proxy.without_upstream == "allow":
         return _extend if kind in STARTED_BY_CENTRIFUGO else _constant(EMPTY_RESULT)
     if kind in STARTED_BY_CENTRIFUGO:
@@ -171,10 +206,12 @@ def _constant(reply: Reply) -> Handle:
     return lambda operation, request, respond: reply
 
 
-def _connect_by_header(header: bytes, operation: Operation, request: Any, respond: Respond) -> Reply:  # noqa: ANN401
-    """A connect of the user that a trusted header names; without it Centrifugo decides."""
+def _connect_by_header(
+    header: bytes, otherwise: Handle, operation: Operation, request: Request, respond: Respond
+) -> Reply | None:
+    """A connect of the user that a trusted header names; without it plugins or Centrifugo decide."""
     user = (request.header(header) or b"").decode(errors="replace")
-    return Reply(msgspec.json.encode({"result": {"user": user}})) if user else EMPTY
+    return user_reply(user) if user else otherwise(operation, request, respond)
 
 
 def _extend(operation: Operation, request: object, respond: Respond) -> Reply:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from cpro._fast.buckets import REFUSED, BucketTable
 from cpro.config.model import RateLimit
 from cpro.limits.rules import Rules
-from cpro.operation import NEVER_REFUSED, Operation, Verdict
+from cpro.operation import NEVER_REFUSED, Operation, ScopedOperation, Verdict
 
 USER, BY_CLIENT, BY_ADDRESS = 1, 2, 3
 """What the user part of a bucket's key is: a user id, or what stands in for one that is empty."""
@@ -62,6 +62,21 @@ class Gate:
         code = self._table.charge(plan, operation.client, user, kind, now_ns)
         self._count(code)
         return Verdict.ADMITTED if operation.kind in NEVER_REFUSED else _VERDICTS[code]
+
+    def charge_scoped(self, operation: ScopedOperation, now_ns: int, *, own_only: bool = False) -> Verdict:
+        """The same for an operation whose own buckets are kept apart by its scope."""
+        user = operation.user
+        if user in self._exempt and user:
+            return Verdict.ADMITTED
+        kind = USER
+        if not user and self._anonymous != "none":
+            user, kind = self._stand_in(operation)
+        plan = self._rules.scoped_plan(
+            operation.kind, operation.channel, operation.method, operation.scope, own_only=own_only
+        )
+        code = self._table.charge(plan, operation.client, user, kind, now_ns)
+        self._count(code)
+        return _VERDICTS[code]
 
     def _stand_in(self, operation: Operation) -> tuple[str, int]:
         if self._anonymous == "ip" and operation.address:

@@ -5,8 +5,9 @@ of block, operation, override and interval (and of the burst where it is not the
 and survives a reordered file. A reload that changes a burst names the identity before, so that the share used is kept.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cpro._fast.buckets import Layer, Plan
 from cpro._fast.hashing import identity
@@ -31,6 +32,18 @@ _KEYED_BY = (_BY_CLIENT, _BY_USER, _BY_USER)
 
 
 @dataclass(frozen=True, slots=True)
+class Addition:
+    """An operation beside Centrifugo's: one that a plugin brings."""
+
+    name: str
+    buckets: Mapping[str, tuple[Bucket, ...]] = field(default_factory=dict)
+    """By block: what holds where the block says nothing of this operation, even if the block is not enabled."""
+    is_scoped: bool = False
+    """Whether each of its scopes (say, a channel) has its own buckets apart from every other."""
+    is_connect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """The plans of one operation: the general one, and those of the names that have an override."""
 
@@ -49,6 +62,8 @@ class Rules:
     channel: Channel
     rpc: Rpc
     full_ns: dict[tuple[str, ...], tuple[int, int]] = field(repr=False)
+    layers: dict[Plan, "_Layers"] = field(repr=False)
+    """What the plans of scoped operations are made of."""
 
     def plan(self, kind: str, channel: str, method: str, *, own_only: bool = False) -> Plan:
         """The plan for one operation; raises KeyError for a kind nobody registered."""
@@ -61,6 +76,11 @@ class Rules:
             namespace = rpc_namespace(method, self.rpc) if method else channel_namespace(channel, self.channel)
             return rule.by_namespace.get(namespace, rule.general)
         return rule.general
+
+    def scoped_plan(self, kind: str, channel: str, method: str, scope: str, *, own_only: bool = False) -> Plan:
+        """The same for one scope of a scoped operation: only its own buckets are the scope's alone."""
+        layers = self.layers[self.plan(kind, channel, method, own_only=own_only)]
+        return Plan([*(_scoped(layer, scope) for layer in layers.own), *layers.shared], layers.dry_run)
 
 
 def channel_namespace(channel: str, names: Channel) -> str:
@@ -83,19 +103,38 @@ def _before(text: str, boundary: str) -> str:
 
 
 def compile_rules(
-    limits: RateLimit, channel: Channel, rpc: Rpc, *, extra: Iterable[str] = (), previous: Rules | None = None
+    limits: RateLimit, channel: Channel, rpc: Rpc, *, extra: Iterable[Addition] = (), previous: Rules | None = None
 ) -> Rules:
     """Compile `limits`; `extra` are operations of plugins, `previous` the rules that a reload replaces."""
-    return _Compiler(limits, previous).compile(channel, rpc, (*OPERATIONS, *extra))
+    additions = {addition.name: addition for addition in extra}
+    return _Compiler(limits, additions, previous).compile(channel, rpc, (*OPERATIONS, *additions))
+
+
+class _Layers(NamedTuple):
+    """A plan taken apart: the operation's own buckets, and those it shares with others."""
+
+    own: list[Layer]
+    shared: list[Layer]
+    dry_run: tuple[bool, bool, bool]
+
+
+def _scoped(layer: Layer, scope: str) -> Layer:
+    return layer._replace(
+        identity=identity("scope", f"{layer.identity:x}", scope),
+        previous_identity=layer.previous_identity and identity("scope", f"{layer.previous_identity:x}", scope),
+    )
 
 
 class _Compiler:
-    def __init__(self, limits: RateLimit, previous: Rules | None) -> None:
+    def __init__(self, limits: RateLimit, additions: Mapping[str, Addition], previous: Rules | None) -> None:
         self._blocks: list[CommandBlock] = [getattr(limits, name) for name in BLOCKS]
+        self._additions = additions
+        self._connects = {"connect", *(addition.name for addition in additions.values() if addition.is_connect)}
         client, user, redis = (limits.dry_run or block.dry_run for block in self._blocks)
         self._dry_run = (client, user, redis)
         self._before = previous.full_ns if previous else {}
         self._full_ns: dict[tuple[str, ...], tuple[int, int]] = {}
+        self._taken_apart: dict[Plan, _Layers] = {}
 
     def compile(self, channel: Channel, rpc: Rpc, kinds: Iterable[str]) -> Rules:
         kinds = tuple(kinds)
@@ -105,6 +144,7 @@ class _Compiler:
             channel=channel,
             rpc=rpc,
             full_ns=self._full_ns,
+            layers=self._taken_apart,
         )
 
     def _rule(self, kind: str, rpc: Rpc, *, own_only: bool) -> Rule:
@@ -118,27 +158,37 @@ class _Compiler:
         )
 
     def _plan(self, kind: str, namespace: str, method: str, *, own_only: bool) -> Plan:
-        layers: list[Layer] = []
+        parts = _Layers([], [], self._dry_run)
         for number, block in enumerate(self._blocks):
-            if not block.enabled or (number == _BY_CLIENT and kind == "connect"):
+            if number == _BY_CLIENT and kind in self._connects:
                 continue
-            layers += self._own_layers(number, block, kind, namespace, method, own_only=own_only)
-            if not own_only:
-                layers += self._named_layers(number, block, "total")
-        return Plan(layers, self._dry_run)
+            own = self._own_layers(number, block, kind, namespace, method)
+            if own is not None:
+                parts.own.extend(own)
+            elif block.enabled and not own_only:
+                parts.shared.extend(self._named_layers(number, block, "default"))
+            if block.enabled and not own_only:
+                parts.shared.extend(self._named_layers(number, block, "total"))
+        plan = Plan([*parts.own, *parts.shared], self._dry_run)
+        if kind in self._additions and self._additions[kind].is_scoped:
+            self._taken_apart[plan] = parts
+        return plan
 
     def _own_layers(
-        self, number: int, block: CommandBlock, kind: str, namespace: str, method: str, *, own_only: bool
-    ) -> list[Layer]:
-        limit = block.operations.get(kind, _NO_LIMIT)
-        default = [] if own_only else self._named_layers(number, block, "default")
+        self, number: int, block: CommandBlock, kind: str, namespace: str, method: str
+    ) -> list[Layer] | None:
+        """What is explicitly set for the operation; None where `default` is to be used."""
+        limit = block.operations.get(kind)
+        if limit is None:
+            given = self._additions[kind].buckets.get(BLOCKS[number]) if kind in self._additions else None
+            return self._layers(number, (kind,), given) if given else None
+        if not block.enabled:
+            return []
         for override, words in _overrides(limit, namespace, method):
             if not override.enabled:
                 return []
-            return self._layers(number, (kind, *words), override.buckets) if override.buckets else default
-        if limit.enabled and limit.buckets:
-            return self._layers(number, (kind,), limit.buckets)
-        return default
+            return self._layers(number, (kind, *words), override.buckets) if override.buckets else None
+        return self._layers(number, (kind,), limit.buckets) if limit.enabled and limit.buckets else None
 
     def _named_layers(self, number: int, block: CommandBlock, name: str) -> list[Layer]:
         limit = block.operations.get(name)

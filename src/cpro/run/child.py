@@ -50,6 +50,7 @@ class Child:
         if isinstance(answer, Failed):
             raise StartError(answer.reason)
         if answer is None:
+            self._answers.put_nowait(None)  # whoever asks next is told the same
             raise StartError(f"worker {self.pid} died")
 
     async def wait(self) -> int:

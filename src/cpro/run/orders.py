@@ -19,6 +19,9 @@ class Orders:
     settings: Settings
     earlier: Settings | None
     """What the last reload replaced: buckets whose size it changed keep the share that is used."""
+    plugins: tuple[str, ...]
+    """Those that the supervisor has loaded, in order, and the operations they add."""
+    operations: tuple[str, ...]
     table_path: str
     counters_path: str
     proxy_fd: int

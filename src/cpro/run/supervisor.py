@@ -4,13 +4,16 @@ import asyncio
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+import msgspec
 import uvloop
 
 from cpro import logs
@@ -18,9 +21,10 @@ from cpro._fast.counters import CounterFile
 from cpro.clock import boot_ns
 from cpro.config.load import Loaded, changes_needing_restart, load
 from cpro.config.model import Settings
-from cpro.errors import ConfigError, StartError
+from cpro.errors import ConfigError, PluginError, StartError
 from cpro.limits.table import open_table
 from cpro.metrics import Catalogue
+from cpro.plugins.load import Collected, load_configured
 from cpro.run.child import Child
 from cpro.run.orders import Orders, Reload, Stop
 from cpro.run.sockets import Listener
@@ -37,32 +41,34 @@ KILL_AFTER_S = 5.0
 def serve(path: str | None) -> int:
     """Run the service by the configuration at `path` (None: defaults) until a signal; the exit status."""
     try:
-        loaded = load(path, os.environ)
-    except ConfigError as error:
+        loaded, plugins = load_configured(path, os.environ)
+    except (ConfigError, PluginError) as error:
         print(error, file=sys.stderr)
         return 1
     logs.start(loaded.settings.log.level)
     for warning in loaded.warnings:
         log.warning(warning)
+    _raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_supervise(path, loaded))
+            return runner.run(_supervise(path, loaded, plugins))
     except StartError as error:
         log.error(str(error))
         return 1
 
 
-async def _supervise(path: str | None, loaded: Loaded) -> int:
+async def _supervise(path: str | None, loaded: Loaded, plugins: Collected) -> int:
     with ExitStack() as resources:
-        supervisor = Supervisor(path, loaded.settings, resources)
+        supervisor = Supervisor(path, loaded.settings, plugins, resources)
         return await supervisor.run()
 
 
 class Supervisor:
     """The process at the top. `resources` releases what it holds, whichever way it ends."""
 
-    def __init__(self, path: str | None, settings: Settings, resources: ExitStack) -> None:
+    def __init__(self, path: str | None, settings: Settings, plugins: Collected, resources: ExitStack) -> None:
         self._path = path
+        self._plugins = plugins
         self._settings = settings
         self._earlier: Settings | None = None
         self._workers = settings.workers or len(os.sched_getaffinity(0))
@@ -78,7 +84,7 @@ class Supervisor:
         resources.callback(self._proxy.close)
         self._api = Listener(settings.http_api.address, self._workers, "http_api.address")
         resources.callback(self._api.close)
-        self._catalogue = Catalogue()
+        self._catalogue = Catalogue(plugins.operation_names, plugins.names)
         memory = os.memfd_create("cpro-counters")
         resources.callback(os.close, memory)
         self._counters_path = f"/proc/{os.getpid()}/fd/{memory}"
@@ -105,6 +111,8 @@ class Supervisor:
             number=number,
             settings=self._settings,
             earlier=self._earlier,
+            plugins=self._plugins.names,
+            operations=self._plugins.operation_names,
             table_path=self._table.path,
             counters_path=self._counters_path,
             proxy_fd=proxy.fileno(),
@@ -112,6 +120,10 @@ class Supervisor:
             supervisor=os.getpid(),
         )
         child = await Child.start(orders, (proxy.fileno(), api.fileno()))
+        while orders.settings is not self._settings:  # a reload went by while this one was starting
+            orders = replace(orders, settings=self._settings)
+            child.tell(Reload(orders.settings))
+            await child.answer()
         self._children[number] = child
         if self._stopping.is_set():  # the order to stop went out while this one was starting
             child.tell(Stop())
@@ -157,7 +169,8 @@ class Supervisor:
             await before
         _notify(f"RELOADING=1\nMONOTONIC_USEC={boot_ns() // 1000}")
         try:
-            loaded = load(self._path, os.environ)
+            names, operations = self._plugins.names, self._plugins.operation_names
+            loaded = load(self._path, os.environ, operations=operations, plugins=names)
         except ConfigError as error:
             self._counters.add(self._catalogue.reloads.slot("failed"))
             log.error("reload refused, the old configuration stays", extra=logs.fields(faults=error.faults))
@@ -170,11 +183,13 @@ class Supervisor:
             log.warning(warning)
         for name in changes_needing_restart(self._settings, loaded.settings):
             log.warning("this change needs a restart", extra=logs.fields(setting=name))
-        self._earlier, self._settings = self._settings, loaded.settings
-        logs.set_level(loaded.settings.log.level)
+        # A worker that is started again must be like the others: plugins keep the options they were collected with.
+        settings = msgspec.structs.replace(loaded.settings, plugins=self._settings.plugins)
+        self._earlier, self._settings = self._settings, settings
+        logs.set_level(settings.log.level)
         children = list(self._children.values())
         for child in children:
-            child.tell(Reload(loaded.settings))
+            child.tell(Reload(settings))
         for child in children:
             with suppress(StartError):  # it died; its successor starts with the new settings
                 await child.answer()
@@ -196,6 +211,13 @@ class Supervisor:
         log.info("stopped")
 
 
+def _raise_file_limit() -> None:
+    """Let this process and the workers open as many files as they may: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _lock(data_dir: Path) -> TextIO:
     """Take `data_dir` for this service; released by the kernel however we end."""
     try:
@@ -210,9 +232,12 @@ def _lock(data_dir: Path) -> TextIO:
         holder = lock.read().strip() or "unknown"
         lock.close()
         raise StartError(f"data_dir: {data_dir} is in use by another cpro (process {holder})") from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    try:
+        lock.truncate(0)
+        os.write(lock.fileno(), str(os.getpid()).encode())
+    except OSError as error:
+        lock.close()
+        raise StartError(f"data_dir: can't write in {data_dir}: {error.strerror}") from error
     return lock
 
 

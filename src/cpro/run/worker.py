@@ -9,6 +9,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection as Channel
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -19,7 +20,8 @@ from cpro.config.model import TLS, Settings
 from cpro.config.tls import client_context, server_context
 from cpro.doors.answers import user_of
 from cpro.doors.api import ApiDoor
-from cpro.doors.proxy import EVENTS, ProxyDoor, Record
+from cpro.doors.claims import NOTHING_ADDED, Record
+from cpro.doors.proxy import EVENTS, ProxyDoor
 from cpro.doors.upstream import DROPPED_HEADERS, Count, build_forwards, urls_of
 from cpro.errors import CproError
 from cpro.http.client import HttpClient
@@ -29,6 +31,9 @@ from cpro.limits.rules import Rules, compile_rules
 from cpro.metrics import UPSTREAM_OUTCOMES, VERDICTS, Catalogue, Exposition
 from cpro.operation import Reply
 from cpro.run.orders import Failed, Orders, Ready, Reload, Stop, die_with
+
+if TYPE_CHECKING:
+    from cpro.plugins.plugged import Plugged
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +50,13 @@ class Worker:
         self._channel = channel
         self._settings = orders.settings
         self._table = BucketTable.attach(orders.table_path)
-        self._catalogue = Catalogue()
+        self._catalogue = Catalogue(orders.operations, orders.plugins)
         self._counter_file = CounterFile.attach(orders.counters_path)
         self._counters = self._counter_file.block(orders.number + 1)
         self._gate = Gate(self._table, self._count_checks())
         self._proxy = ProxyDoor(self._gate.charge, self._recorder)
         self._api = ApiDoor(self._metrics if self._settings.prometheus.enabled else None)
+        self._plugged = self._plug() if orders.plugins else None
         self._rules: Rules | None = None
         self._client: HttpClient | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -63,6 +69,8 @@ class Worker:
             self._compile(self._orders.earlier)
         self._configure(self._settings)
         settings = self._settings
+        if self._plugged is not None:
+            await self._plugged.start(settings)
         proxy = Server(self._proxy, max_body_bytes=settings.max_body_size, tls=_listener_tls(settings.proxy.tls))
         api = Server(self._api, max_body_bytes=settings.max_body_size, tls=_listener_tls(settings.http_api.tls))
         await proxy.listen(socket.socket(fileno=self._orders.proxy_fd))
@@ -75,6 +83,8 @@ class Worker:
         await self._stopped.wait()
         self._api.stopping = True
         await proxy.drain(settings.shutdown.timeout.seconds)
+        if self._plugged is not None:
+            await self._plugged.stop()
         await api.drain(0.0)
         if self._client is not None:
             await self._client.close(0.0)
@@ -98,15 +108,35 @@ class Worker:
         self._api.configure(settings.http_api)
         retired, self._client = self._client, self._connect(settings)
         forwards = build_forwards(settings.proxy.upstream, self._client, self._counter_of_upstream)
-        self._proxy.configure(settings.proxy, forwards, user_of, by_address=self._gate.wants_address)
+        added = self._plugged.added(settings) if self._plugged else NOTHING_ADDED
+        self._proxy.configure(settings.proxy, forwards, user_of, by_address=self._gate.wants_address, added=added)
         if retired is not None:
             closing = asyncio.get_running_loop().create_task(retired.close(settings.proxy.upstream.timeout.seconds))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
     def _compile(self, settings: Settings) -> Rules:
-        self._rules = compile_rules(settings.client.rate_limit, settings.channel, settings.rpc, previous=self._rules)
+        self._rules = compile_rules(
+            settings.client.rate_limit,
+            settings.channel,
+            settings.rpc,
+            extra=self._plugged.additions if self._plugged else (),
+            previous=self._rules,
+        )
         return self._rules
+
+    def _plug(self) -> "Plugged":
+        from cpro.plugins.load import load_again  # a service without plugins does without all of this
+        from cpro.plugins.plugged import Plugged
+
+        add, errors, dropped = self._counters.add, self._catalogue.plugin_errors, self._catalogue.plugin_dropped
+        return Plugged(
+            load_again(self._settings.plugins, self._orders.plugins, self._orders.operations),
+            self._gate.charge,
+            self._gate.charge_scoped,
+            lambda plugin: add(errors.slot(plugin)),
+            lambda plugin, operations: add(dropped.slot(plugin), operations),
+        )
 
     @staticmethod
     def _connect(settings: Settings) -> HttpClient:

@@ -1,0 +1,43 @@
+"""What a plugin imports: `from cpro.plugins import hookimpl, OperationType, …`. The guide is docs/plugins.md."""
+
+from pluggy import HookimplMarker
+
+from cpro.config.duration import Duration
+from cpro.errors import PluginError
+from cpro.extension import (
+    App,
+    Finished,
+    HttpEndpoint,
+    HttpError,
+    OperationType,
+    PluginConfig,
+    PluginOperation,
+)
+from cpro.limits.rules import channel_namespace, rpc_namespace
+from cpro.operation import BAD_REQUEST, NOT_AVAILABLE, PERMISSION_DENIED, TOO_MANY_REQUESTS, Reply, error_reply
+from cpro.plugins.replies import disconnect_reply, result_reply
+
+__all__ = [
+    "BAD_REQUEST",
+    "NOT_AVAILABLE",
+    "PERMISSION_DENIED",
+    "TOO_MANY_REQUESTS",
+    "App",
+    "Duration",
+    "Finished",
+    "HttpEndpoint",
+    "HttpError",
+    "OperationType",
+    "PluginConfig",
+    "PluginError",
+    "PluginOperation",
+    "Reply",
+    "channel_namespace",
+    "disconnect_reply",
+    "error_reply",
+    "hookimpl",
+    "result_reply",
+    "rpc_namespace",
+]
+
+hookimpl = HookimplMarker("cpro")
