@@ -7,7 +7,7 @@ import pytest
 from benchmarks.micro.conftest import REQUEST
 from cpro._fast.buckets import BucketTable
 from cpro._fast.connection import Connection
-from cpro._fast.counters import CounterFile
+from cpro._fast.counters import CounterFile, Recorder, Tally
 from cpro._fast.http1 import RequestParser
 from cpro.clock import boot_ns
 from cpro.config.load import load
@@ -64,14 +64,12 @@ def door(request, tmp_path):
     os.close(os.open(counters_path, os.O_CREAT | os.O_RDWR, 0o600))
     counter_file = CounterFile.create(counters_path, 1, catalogue.slots)
     counters = counter_file.block(0)
-    add, first = counters.add, catalogue.limit_checks.first
 
     def recorder(kind):
-        slots = {verdict: catalogue.operations.slot("proxy", kind, verdict) for verdict in VERDICTS}
-        record, durations = counters.record, catalogue.durations.slot("proxy", kind)
-        return lambda verdict, duration_ns: record(slots[verdict], durations, duration_ns)
+        first = catalogue.operations.slot("proxy", kind, VERDICTS[0])
+        return Recorder(counters, first, catalogue.durations.slot("proxy", kind))
 
-    gate = Gate(table, lambda code: add(first + code))
+    gate = Gate(table, Tally(counters, catalogue.limit_checks.first))
     gate.configure(
         settings.client.rate_limit, compile_rules(settings.client.rate_limit, settings.channel, settings.rpc)
     )

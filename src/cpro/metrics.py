@@ -10,14 +10,13 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from cpro._fast.counters import BOUNDS_NS, HISTOGRAM_SLOTS
-from cpro.operation import OPERATIONS
+from cpro.operation import OPERATIONS, Verdict
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 DOORS = ("proxy",)
-VERDICTS = ("admitted", "refused", "dry_run", "failed", "invalid")
-"""`failed`: admitted, but whoever should have handled it failed; `invalid`: not a request of Centrifugo's."""
+VERDICTS = tuple(verdict.name.lower() for verdict in Verdict)
 BLOCKS = ("client", "user", "redis")
 CHECK_VERDICTS = ("admitted", "refused", "dry_run")
 UPSTREAM_OUTCOMES = ("ok", "refused", "timed_out", "reset", "broken", "closed", "status", "not_json")

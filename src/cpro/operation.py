@@ -30,12 +30,16 @@ NEVER_REFUSED = frozenset({"unsubscribe", "untrack"})
 
 
 class Verdict(IntEnum):
-    """What the limits say to an operation."""
+    """What became of an operation. Limits say one of the first three."""
 
     ADMITTED = 0
     REFUSED = 1
     DRY_RUN = 2
     """Admitted only because the limit that said no is in dry run."""
+    FAILED = 3
+    """Admitted, but whoever should have handled it failed."""
+    INVALID = 4
+    """Not a request of Centrifugo's."""
 
 
 class Operation(msgspec.Struct, gc=False):

@@ -11,6 +11,8 @@ from typing import Any
 from cpro.clock import boot_ns
 from cpro.operation import Operation, Reply, Verdict
 
+_ADMITTED, _REFUSED = Verdict.ADMITTED, Verdict.REFUSED  # looking up an enum's member shows in a request's cost
+
 Respond = Callable[[Reply], None]
 """Takes a reply that was not ready at once; called exactly once, never before `run` has returned."""
 
@@ -35,25 +37,29 @@ class Lane:
 
 def run(lane: Lane, operation: Operation, request: object, respond: Respond) -> Reply | None:
     """Walk `operation` down its lane; None means that `respond` will get the reply."""
-    verdict = Verdict.ADMITTED
-    if lane.user_of is None:
-        verdict = lane.admit(operation, operation.started_ns)
-        if verdict is Verdict.REFUSED:
-            return _finish(lane, operation, verdict, lane.refusal)
-    reply = lane.handle(operation, request, lambda later: respond(_settle(lane, operation, verdict, later)))
-    return None if reply is None else _settle(lane, operation, verdict, reply)
-
-
-def _settle(lane: Lane, operation: Operation, verdict: Verdict, reply: Reply) -> Reply:
-    """Charge now what could not be charged before the answer was known."""
     if lane.user_of is not None:
-        user = lane.user_of(reply)
-        if user is not None:
-            operation.user = user
-            verdict = lane.admit(operation, boot_ns())
-            if verdict is Verdict.REFUSED:
-                reply = lane.refusal
-    return _finish(lane, operation, verdict, reply)
+        return _run_connect(lane, operation, request, respond)
+    verdict = lane.admit(operation, operation.started_ns)
+    if verdict is _REFUSED:
+        return _finish(lane, operation, verdict, lane.refusal)
+    reply = lane.handle(operation, request, lambda later: respond(_finish(lane, operation, verdict, later)))
+    return None if reply is None else _finish(lane, operation, verdict, reply)
+
+
+def _run_connect(lane: Lane, operation: Operation, request: object, respond: Respond) -> Reply | None:
+    """The same for what can only be charged once the answer is known."""
+    reply = lane.handle(operation, request, lambda later: respond(_settle(lane, operation, later)))
+    return None if reply is None else _settle(lane, operation, reply)
+
+
+def _settle(lane: Lane, operation: Operation, reply: Reply) -> Reply:
+    """Charge the user that the answer names; a refusal replaces it."""
+    user = lane.user_of(reply) if lane.user_of else None
+    if user is None:
+        return _finish(lane, operation, _ADMITTED, reply)
+    operation.user = user
+    verdict = lane.admit(operation, boot_ns())
+    return _finish(lane, operation, verdict, lane.refusal if verdict is _REFUSED else reply)
 
 
 def _finish(lane: Lane, operation: Operation, verdict: Verdict, reply: Reply) -> Reply:

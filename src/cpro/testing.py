@@ -27,7 +27,7 @@ from cpro.doors.proxy import ProxyDoor
 from cpro.extension import HttpEndpoint, PluginOperation
 from cpro.limits.gate import Gate
 from cpro.limits.rules import compile_rules
-from cpro.operation import Operation, Reply
+from cpro.operation import Operation, Reply, Verdict
 from cpro.pipeline import Handle, Respond
 from cpro.plugins.handle import widen
 from cpro.plugins.load import Plugin, collect
@@ -186,8 +186,8 @@ class Harness:
         """Wait until nothing runs in the background."""
         await self._plugged.idle(timeout_s)
 
-    def _recorder(self, kind: str) -> Callable[[str, int], None]:
-        return lambda verdict, duration_ns: self.verdicts.update([(kind, verdict)])
+    def _recorder(self, kind: str) -> Callable[[Verdict, int], None]:
+        return lambda verdict, duration_ns: self.verdicts.update([(kind, verdict.name.lower())])
 
 
 class _Connection:

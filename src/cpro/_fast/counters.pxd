@@ -26,3 +26,14 @@ cdef class Counters:
 
     cdef int add_raw(self, uint64_t index, uint64_t n) except -1
     cdef int record_raw(self, uint64_t verdict_index, uint64_t histogram_base, int64_t value_ns) except -1
+
+
+cdef class Tally:
+    cdef Counters counters
+    cdef uint64_t first
+
+
+cdef class Recorder:
+    cdef Counters counters
+    cdef uint64_t first
+    cdef uint64_t histogram_base

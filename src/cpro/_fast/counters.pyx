@@ -8,6 +8,7 @@ A crash leaves at worst the last increment missing: a verdict's count and its hi
 
 import os
 
+cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 
 from cpro._fast import mapped
@@ -188,3 +189,30 @@ cdef class Counters:
         write_u64(histogram + place, read_u64(histogram + place) + 1)
         write_u64(histogram + BOUNDS + 1, read_u64(histogram + BOUNDS + 1) + <uint64_t>value_ns)
         return 0
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Tally:
+    """Counts by place: bound once, called from hot paths without a Python frame between."""
+
+    def __init__(self, Counters counters not None, uint64_t first):
+        self.counters = counters
+        self.first = first
+
+    def __call__(self, uint64_t place):
+        self.counters.add_raw(self.first + place, 1)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Recorder:
+    """The same with a duration, for `Counters.record`."""
+
+    def __init__(self, Counters counters not None, uint64_t first, uint64_t histogram_base):
+        self.counters = counters
+        self.first = first
+        self.histogram_base = histogram_base
+
+    def __call__(self, uint64_t place, int64_t value_ns):
+        self.counters.record_raw(self.first + place, self.histogram_base, value_ns)

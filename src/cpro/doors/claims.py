@@ -16,8 +16,8 @@ from cpro.pipeline import Handle, Lane, Respond
 
 Charge = Callable[..., Verdict]
 """`Gate.charge` or `Gate.charge_scoped`."""
-Record = Callable[[str, int], None]
-"""Counts one finished operation: verdict label (see `metrics.VERDICTS`) and duration in ns."""
+Record = Callable[[Verdict, int], None]
+"""Counts one finished operation: what became of it, and its duration in ns."""
 Observe = Callable[[Operation, str, Reply, int], None]
 """Told of a finished operation: verdict label, reply, duration in ns. Must neither block nor raise."""
 

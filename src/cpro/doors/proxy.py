@@ -61,6 +61,8 @@ class Event(msgspec.Struct, gc=False):
 
 _decode = msgspec.json.Decoder(Event).decode
 
+_ADMITTED, _FAILED = Verdict.ADMITTED, Verdict.FAILED
+
 Run = Callable[[Lane, Operation, Request, Respond], Reply | None]
 """`pipeline.run`, or a `Dispatch` where plugins take some of the event."""
 
@@ -128,7 +130,7 @@ class ProxyDoor:
         return entrance.run(entrance.lane, operation, request, connection.answer)
 
     def _refuse_invalid(self, entrance: _Entrance, error: Exception) -> Reply:
-        entrance.record("invalid", 0)
+        entrance.record(Verdict.INVALID, 0)
         self._occasional.warning(entrance.kind, "event is not Centrifugo's", event=entrance.kind, error=str(error))
         return entrance.invalid
 
@@ -152,12 +154,12 @@ class ProxyDoor:
 
     def _lane(self, event: str, name: str, charge: Charge, handle: Handle, observe: Observe | None) -> Lane:
         by_centrifugo = event in STARTED_BY_CENTRIFUGO
-        record = partial(_record, self._recorder(name), fault_of(event))
+        record, fault = self._recorder(name), fault_of(event)
         return Lane(
             admit=partial(charge, own_only=True) if by_centrifugo else charge,
             handle=handle,
             refusal=SERVICE_UNAVAILABLE if by_centrifugo else TOO_MANY_REQUESTS,
-            record=record if observe is None else partial(_record_and_tell, record, observe),
+            record=_recording(record, fault) if observe is None else _recording_and_telling(record, fault, observe),
             user_of=self._user_of if event == "connect" else None,
         )
 
@@ -167,26 +169,26 @@ def fault_of(kind: str) -> Reply:
     return BAD_GATEWAY if kind in STARTED_BY_CENTRIFUGO else INTERNAL_ERROR
 
 
-_LABELS = {Verdict.REFUSED: "refused", Verdict.DRY_RUN: "dry_run"}
+def _recording(record: Record, fault: Reply) -> Callable[[Operation, Verdict, Reply, int], None]:
+    """A lane's `record` that counts."""
+
+    def count(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
+        record(_FAILED if reply is fault and verdict is _ADMITTED else verdict, duration_ns)
+
+    return count
 
 
-def _record(
-    record: Record, fault: Reply, operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int
-) -> str:
-    label = _LABELS.get(verdict) or ("failed" if reply is fault else "admitted")
-    record(label, duration_ns)
-    return label
+def _recording_and_telling(
+    record: Record, fault: Reply, observe: Observe
+) -> Callable[[Operation, Verdict, Reply, int], None]:
+    """The same that tells observers, too."""
 
+    def count_and_tell(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
+        verdict = _FAILED if reply is fault and verdict is _ADMITTED else verdict
+        record(verdict, duration_ns)
+        observe(operation, verdict.name.lower(), reply, duration_ns)
 
-def _record_and_tell(
-    record: Callable[..., str],
-    observe: Observe,
-    operation: Operation,
-    verdict: Verdict,
-    reply: Reply,
-    duration_ns: int,
-) -> None:
-    observe(operation, record(operation, verdict, reply, duration_ns), reply, duration_ns)
+    return count_and_tell
 
 
 def _without_upstream(kind: str, proxy: Proxy, identify: Handle | None) -> Handle:

@@ -6,7 +6,7 @@ The table answers with two bits a block (client, user, redis; lowest first): 0 n
 
 from collections.abc import Callable
 
-from cpro._fast.buckets import REFUSED, BucketTable
+from cpro._fast.buckets import REFUSED, BucketTable, Plan
 from cpro.config.model import RateLimit
 from cpro.limits.rules import Rules
 from cpro.operation import NEVER_REFUSED, Operation, ScopedOperation, Verdict
@@ -23,6 +23,7 @@ def _verdict(code: int) -> Verdict:
 
 
 _VERDICTS = tuple(_verdict(code) for code in range(64))
+_ADMITTED, _REFUSED = Verdict.ADMITTED, Verdict.REFUSED
 
 
 class Gate:
@@ -33,12 +34,14 @@ class Gate:
         self._table = table
         self._count = count
         self._rules: Rules
+        self._plain: dict[str, Plan]
         self._exempt: frozenset[str]
         self._anonymous: str
 
     def configure(self, limits: RateLimit, rules: Rules) -> None:
         """Put `rules` in force from the next operation on."""
         self._rules = rules
+        self._plain = rules.plans_without_overrides()
         self._exempt = frozenset(limits.exempt_users)
         self._anonymous = limits.anonymous
 
@@ -52,33 +55,35 @@ class Gate:
 
         `own_only` leaves `default` and `total` out: operations that Centrifugo starts by itself.
         """
-        user = operation.user
-        if user in self._exempt and user:
-            return Verdict.ADMITTED
-        kind = USER
-        if not user and self._anonymous != "none":
-            user, kind = self._stand_in(operation)
-        plan = self._rules.plan(operation.kind, operation.channel, operation.method, own_only=own_only)
-        code = self._table.charge(plan, operation.client, user, kind, now_ns)
-        self._count(code)
-        return Verdict.ADMITTED if operation.kind in NEVER_REFUSED else _VERDICTS[code]
+        plan = None if own_only else self._plain.get(operation.kind)
+        if plan is None:
+            plan = self._rules.plan(operation.kind, operation.channel, operation.method, own_only)
+        return self._charge(plan, operation, now_ns)
 
     def charge_scoped(self, operation: ScopedOperation, now_ns: int, *, own_only: bool = False) -> Verdict:
         """The same for an operation whose own buckets are kept apart by its scope."""
-        user = operation.user
-        if user in self._exempt and user:
-            return Verdict.ADMITTED
-        kind = USER
-        if not user and self._anonymous != "none":
-            user, kind = self._stand_in(operation)
         plan = self._rules.scoped_plan(
             operation.kind, operation.channel, operation.method, operation.scope, own_only=own_only
         )
+        return self._charge(plan, operation, now_ns)
+
+    def _charge(self, plan: Plan, operation: Operation, now_ns: int) -> Verdict:
+        user, kind = operation.user, USER
+        if not user:
+            user, kind = self._stand_in(operation)
+        elif user in self._exempt:
+            return _ADMITTED
         code = self._table.charge(plan, operation.client, user, kind, now_ns)
         self._count(code)
-        return _VERDICTS[code]
+        verdict = _VERDICTS[code]
+        if verdict is _REFUSED and operation.kind in NEVER_REFUSED:
+            return _ADMITTED
+        return verdict
 
     def _stand_in(self, operation: Operation) -> tuple[str, int]:
+        """What an anonymous user is limited by; nobody is by an empty id."""
+        if self._anonymous == "none":
+            return "", USER
         if self._anonymous == "ip" and operation.address:
             return operation.address, BY_ADDRESS
         return operation.client, BY_CLIENT

@@ -65,7 +65,7 @@ class Rules:
     layers: dict[Plan, "_Layers"] = field(repr=False)
     """What the plans of scoped operations are made of."""
 
-    def plan(self, kind: str, channel: str, method: str, *, own_only: bool = False) -> Plan:
+    def plan(self, kind: str, channel: str, method: str, own_only: bool = False) -> Plan:
         """The plan for one operation; raises KeyError for a kind nobody registered."""
         rule = (self.own_rules if own_only else self.rules)[kind]
         if method and rule.by_method:
@@ -77,9 +77,14 @@ class Rules:
             return rule.by_namespace.get(namespace, rule.general)
         return rule.general
 
+    def plans_without_overrides(self) -> dict[str, Plan]:
+        """By operation, where neither channel nor method changes the plan."""
+        plain = {kind: rule for kind, rule in self.rules.items() if not rule.by_method and not rule.by_namespace}
+        return {kind: rule.general for kind, rule in plain.items()}
+
     def scoped_plan(self, kind: str, channel: str, method: str, scope: str, *, own_only: bool = False) -> Plan:
         """The same for one scope of a scoped operation: only its own buckets are the scope's alone."""
-        layers = self.layers[self.plan(kind, channel, method, own_only=own_only)]
+        layers = self.layers[self.plan(kind, channel, method, own_only)]
         return Plan([*(_scoped(layer, scope) for layer in layers.own), *layers.shared], layers.dry_run)
 
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable
 from multiprocessing.connection import Connection as Channel
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import uvloop
 
 from cpro import logs
 from cpro._fast.buckets import BucketTable
-from cpro._fast.counters import CounterFile
+from cpro._fast.counters import CounterFile, Recorder, Tally
 from cpro.config.model import TLS, Settings
 from cpro.config.tls import client_context, server_context
 from cpro.doors.answers import user_of
@@ -53,7 +52,7 @@ class Worker:
         self._catalogue = Catalogue(orders.operations, orders.plugins)
         self._counter_file = CounterFile.attach(orders.counters_path)
         self._counters = self._counter_file.block(orders.number + 1)
-        self._gate = Gate(self._table, self._count_checks())
+        self._gate = Gate(self._table, Tally(self._counters, self._catalogue.limit_checks.first))
         self._proxy = ProxyDoor(self._gate.charge, self._recorder)
         self._api = ApiDoor(self._metrics if self._settings.prometheus.enabled else None)
         self._plugged = self._plug() if orders.plugins else None
@@ -152,14 +151,9 @@ class Worker:
             drop=DROPPED_HEADERS,
         )
 
-    def _count_checks(self) -> Callable[[int], None]:
-        add, first = self._counters.add, self._catalogue.limit_checks.first
-        return lambda code: add(first + code)
-
     def _recorder(self, kind: str) -> Record:
-        slots = {verdict: self._catalogue.operations.slot("proxy", kind, verdict) for verdict in VERDICTS}
-        record, durations = self._counters.record, self._catalogue.durations.slot("proxy", kind)
-        return lambda verdict, duration_ns: record(slots[verdict], durations, duration_ns)
+        first = self._catalogue.operations.slot("proxy", kind, VERDICTS[0])
+        return Recorder(self._counters, first, self._catalogue.durations.slot("proxy", kind))
 
     def _counter_of_upstream(self, event: str) -> Count:
         slots = {outcome: self._catalogue.upstream.slot(event, outcome) for outcome in UPSTREAM_OUTCOMES}
