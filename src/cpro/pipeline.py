@@ -6,6 +6,7 @@ bound once at load. A reply that is ready at once is returned; one that comes la
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cpro.clock import boot_ns
@@ -42,7 +43,7 @@ def run(lane: Lane, operation: Operation, request: object, respond: Respond) -> 
     verdict = lane.admit(operation, operation.started_ns)
     if verdict is _REFUSED:
         return _finish(lane, operation, verdict, lane.refusal)
-    reply = lane.handle(operation, request, lambda later: respond(_finish(lane, operation, verdict, later)))
+    reply = lane.handle(operation, request, partial(_finish_later, lane, operation, verdict, respond))
     return None if reply is None else _finish(lane, operation, verdict, reply)
 
 
@@ -60,6 +61,11 @@ def _settle(lane: Lane, operation: Operation, reply: Reply) -> Reply:
     operation.user = user
     verdict = lane.admit(operation, boot_ns())
     return _finish(lane, operation, verdict, lane.refusal if verdict is _REFUSED else reply)
+
+
+def _finish_later(lane: Lane, operation: Operation, verdict: Verdict, respond: Respond, reply: Reply) -> None:
+    lane.record(operation, verdict, reply, boot_ns() - operation.started_ns)
+    respond(reply)
 
 
 def _finish(lane: Lane, operation: Operation, verdict: Verdict, reply: Reply) -> Reply:

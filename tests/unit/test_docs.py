@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cpro.config.load import load
+from cpro.doors.upstream import OUTCOMES
 from cpro.metrics import CHECK_VERDICTS, UPSTREAM_OUTCOMES, VERDICTS, Catalogue
 
 ROOT = Path(__file__).parent.parent.parent
@@ -93,3 +94,7 @@ def test_examples_are_valid_configurations():
     for path in sorted((ROOT / "examples").glob("*.yaml")):
         assert yaml.safe_load(path.read_text())
         load(str(path), {})
+
+
+def test_metrics_and_the_door_mean_the_same_outcomes():
+    assert UPSTREAM_OUTCOMES == OUTCOMES

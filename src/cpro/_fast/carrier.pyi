@@ -43,8 +43,8 @@ class Exchange:
 class Owner(Structural):
     """What a carrier tells its pool."""
 
-    def on_free(self, carrier: Carrier) -> None: ...
-    def on_reply(self, exchange: Exchange, response: Response) -> None: ...
+    def on_reply(self, carrier: Carrier, is_free: bool, exchange: Exchange, response: Response) -> None:
+        """`is_free`: the carrier can carry another exchange."""
     def on_failure(self, exchange: Exchange, failure: Literal["BROKEN", "RESET"], was_stale: bool) -> None:
         """`was_stale`: a reused connection that died before any byte of the reply."""
     def on_lost(self, carrier: Carrier) -> None: ...

@@ -125,15 +125,15 @@ cdef class Carrier:
 
     cdef int complete(self, Response response) except -1:
         cdef Exchange exchange = self.release()
-        if response.keep_alive and self.is_in_step():
+        cdef bint is_free = response.keep_alive and self.is_in_step()
+        if is_free:
             self.is_fresh = False
             self.note_keep_alive(response.header(b"keep-alive"))
             self.idle_since_s = self.loop_time()
             self.reuse_until_s = self.idle_since_s + self.idle_limit_s
-            self.owner.on_free(self)
         else:
             self.drop()
-        self.owner.on_reply(exchange, response)
+        self.owner.on_reply(self, is_free, exchange, response)
         return 0
 
     cdef int fail(self, object failure) except -1:

@@ -39,7 +39,9 @@ def read_answer(body: bytes) -> Reply:
     """The reply that relays `body`; raises msgspec.DecodeError where Centrifugo could not read it either."""
     try:
         answer = _decode(body)
-        if not answer.result and answer.error is None and answer.disconnect is None and len(body) > len(b"{}"):
+        if answer.error is None and answer.disconnect is None:
+            if answer.result or len(body) == len(b"{}"):
+                return Reply(body)
             folded = _fold(body)
             folded.pop("result", None)
             answer = msgspec.convert(folded, _Answer)

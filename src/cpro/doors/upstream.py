@@ -11,7 +11,7 @@ from cpro.config.model import Upstream
 from cpro.doors.answers import read_answer, read_connect_answer
 from cpro.doors.proxy import EVENTS, SECRET_HEADER, fault_of
 from cpro.http.client import Failure, HttpClient, Route
-from cpro.operation import Operation, Reply
+from cpro.operation import Operation
 from cpro.pipeline import Handle, Respond
 
 DROPPED_HEADERS = (SECRET_HEADER, b"accept-encoding")
@@ -20,8 +20,12 @@ DROPPED_HEADERS = (SECRET_HEADER, b"accept-encoding")
 REPEATABLE = frozenset({"connect", "refresh", "subscribe", "sub_refresh"})
 """Events that may reach the backend twice when a reused connection dies; a publish or an RPC never may."""
 
-Count = Callable[[str, int], None]
-"""Counts one request to the backend: outcome label (see `metrics.UPSTREAM_OUTCOMES`) and duration in ns."""
+OUTCOMES = ("ok", "refused", "timed_out", "reset", "broken", "closed", "status", "not_json")
+"""What becomes of a request to the backend: an answer Centrifugo can read, a `Failure`, or another kind of answer."""
+_PLACES = {outcome: place for place, outcome in enumerate(OUTCOMES)}
+
+Count = Callable[[int, int], None]
+"""Counts one request to the backend: its outcome's place in `OUTCOMES`, and its duration in ns."""
 
 
 def urls_of(upstream: Upstream, event: str) -> tuple[str, ...]:
@@ -57,16 +61,15 @@ class _Forward:
         self._client.send(self._route, request, partial(self._on_done, respond, boot_ns()))
 
     def _on_done(self, respond: Respond, sent_ns: int, outcome: Response | Failure) -> None:
-        reply, label = self._understand(outcome)
-        self._count(label, boot_ns() - sent_ns)
-        respond(reply)
-
-    def _understand(self, outcome: Response | Failure) -> tuple[Reply, str]:
+        reply = self._fault
         if isinstance(outcome, Failure):
-            return self._fault, outcome.name.lower()
-        if outcome.status != 200:
-            return self._fault, "status"
-        try:
-            return self._read(outcome.body), "ok"
-        except msgspec.DecodeError:
-            return self._fault, "not_json"
+            label = outcome.value
+        elif outcome.status != 200:
+            label = "status"
+        else:
+            try:
+                reply, label = self._read(outcome.body), "ok"
+            except msgspec.DecodeError:
+                label = "not_json"
+        self._count(_PLACES[label], boot_ns() - sent_ns)
+        respond(reply)

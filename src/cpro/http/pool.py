@@ -112,7 +112,14 @@ class Pool:
 
     # --- what connections tell it ---
 
-    def on_free(self, connection: Carrier) -> None:
+    def on_reply(self, connection: Carrier, is_free: bool, exchange: Exchange, response: Response) -> None:
+        if is_free:
+            self._on_free(connection)
+        if self.health.failures:
+            self.health.on_answer()
+        self._owner.on_outcome(exchange, response)
+
+    def _on_free(self, connection: Carrier) -> None:
         if self._waiting:
             connection.carry(self._waiting.popitem(last=False)[0])
         elif self._closing:
@@ -122,11 +129,6 @@ class Pool:
             self._idle.append(connection)
             if connection.reuse_until_s < self._sweep_at_s:
                 self._sweep_at(connection.reuse_until_s)
-
-    def on_reply(self, exchange: Exchange, response: Response) -> None:
-        if self.health.failures:
-            self.health.on_answer()
-        self._owner.on_outcome(exchange, response)
 
     def on_failure(self, exchange: Exchange, failure: Literal["BROKEN", "RESET"], was_stale: bool) -> None:
         """`was_stale`: a reused connection that died before any byte of the reply."""
@@ -170,7 +172,7 @@ class Pool:
         elif self._waiting_for_fresh:
             connection.carry(self._waiting_for_fresh.popitem(last=False)[0])
         else:
-            self.on_free(connection)
+            self._on_free(connection)
 
     def _on_dial_failed(self, reason: str) -> None:
         self.health.on_refused(reason)
@@ -209,7 +211,7 @@ class Pool:
         connection = await self._connect()
         if isinstance(connection, str):
             return False
-        self.on_free(connection)
+        self._on_free(connection)
         return True
 
     # --- idle connections ---

@@ -156,9 +156,8 @@ class Worker:
         return Recorder(self._counters, first, self._catalogue.durations.slot("proxy", kind))
 
     def _counter_of_upstream(self, event: str) -> Count:
-        slots = {outcome: self._catalogue.upstream.slot(event, outcome) for outcome in UPSTREAM_OUTCOMES}
-        record, durations = self._counters.record, self._catalogue.upstream_durations.slot(event)
-        return lambda outcome, duration_ns: record(slots[outcome], durations, duration_ns)
+        first = self._catalogue.upstream.slot(event, UPSTREAM_OUTCOMES[0])
+        return Recorder(self._counters, first, self._catalogue.upstream_durations.slot(event))
 
     def _metrics(self) -> Reply:
         exposition = Exposition(self._catalogue, self._counter_file.totals, lambda: self._table.evictions)
