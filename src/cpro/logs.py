@@ -5,7 +5,11 @@ Level names are Centrifugo's. Fields beside the message travel in `extra=fields(
 
 import json
 import logging
+import os
+import queue
 import sys
+import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +25,8 @@ LEVELS = {
     "fatal": logging.CRITICAL,
     "none": logging.CRITICAL + 1,
 }
+WAITING_LINES = 10_000
+FLUSH_S = 1.0
 _NAMES = {number: name for name, number in LEVELS.items()}
 
 
@@ -36,12 +42,53 @@ def set_level(level: str) -> None:
 
 def start(level: str) -> None:
     """Send this process's log to stderr."""
+    if sys.stderr is None:  # started with it closed; nothing else may get its descriptor
+        sys.stderr = open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)  # noqa: SIM115 -- as long as we live
     logging.addLevelName(TRACE, "TRACE")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = BackgroundHandler(sys.stderr.fileno())
     handler.setFormatter(TextFormatter() if sys.stderr.isatty() else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(level)
+
+
+class BackgroundHandler(logging.Handler):
+    """Writes in a thread of its own: a reader of the log that stalls costs lines of it, never service."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+        self._lines: queue.Queue[str | None] = queue.Queue(WAITING_LINES)  # None ends the thread
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Write what waits, unless that takes longer than `FLUSH_S`."""
+        with suppress(queue.Full):
+            self._lines.put_nowait(None)
+        self._thread.join(FLUSH_S)
+        super().close()
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            self._put(line)
+            if self._dropped and self._lines.empty():
+                dropped, self._dropped = self._dropped, 0
+                values = {"msg": "log lines dropped", "levelno": logging.WARNING, "fields": {"lines": dropped}}
+                self._put(self.format(logging.makeLogRecord(values)))
+
+    def _put(self, line: str) -> None:
+        data = memoryview(line.encode(errors="backslashreplace") + b"\n")
+        with suppress(OSError):  # nobody reads it, or its disk is full
+            while data:
+                data = data[os.write(self._fd, data) :]
 
 
 class JsonFormatter(logging.Formatter):

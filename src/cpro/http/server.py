@@ -10,7 +10,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
-from cpro._fast.connection import Connection
+from cpro._fast.connection import HEAD_TIMEOUT_S, Connection
 from cpro.clock import boot_ns
 
 if TYPE_CHECKING:
@@ -45,7 +45,11 @@ class Server:
     async def listen(self, listener: socket.socket) -> None:
         """Accept on a socket that is bound already; it is closed with the server."""
         server = await self._loop.create_server(
-            lambda: Connection(self), sock=listener, ssl=self._tls, backlog=BACKLOG
+            lambda: Connection(self),
+            sock=listener,
+            ssl=self._tls,
+            ssl_handshake_timeout=HEAD_TIMEOUT_S if self._tls else None,
+            backlog=BACKLOG,
         )
         self._servers.append(server)
 
