@@ -1,6 +1,7 @@
 """The extension modules; everything else stands in pyproject.toml.
 
 CPRO_DEBUG=1 builds with bounds checks, overflow checks and assertions, into a build folder of its own.
+CPRO_SANITIZE=1 adds sanitizers (address, undefined behaviour) and coverage for libFuzzer; see tests/fuzz/run.sh.
 """
 
 import os
@@ -9,8 +10,9 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-DEBUG = os.environ.get("CPRO_DEBUG") == "1"
-BUILD = "build-debug" if DEBUG else "build"
+SANITIZE = os.environ.get("CPRO_SANITIZE") == "1"
+DEBUG = SANITIZE or os.environ.get("CPRO_DEBUG") == "1"
+BUILD = "build/sanitize" if SANITIZE else "build-debug" if DEBUG else "build"
 
 DIRECTIVES = {
     "language_level": 3,
@@ -23,6 +25,8 @@ DIRECTIVES = {
 }
 C_FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 C_FLAGS += ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer"] if DEBUG else ["-O2", "-g0"]
+if SANITIZE:
+    C_FLAGS += ["-fsanitize=address,undefined,fuzzer-no-link", "-fno-sanitize-recover=undefined"]
 
 extensions = [
     Extension(f"cpro._fast.{source.stem}", [str(source)], extra_compile_args=C_FLAGS)

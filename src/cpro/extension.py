@@ -59,8 +59,8 @@ class PluginOperation(ScopedOperation, kw_only=True, gc=False):
         """The payload as a typed value (msgspec's types); msgspec.DecodeError when it is something else."""
         try:
             return msgspec.json.decode(self.data, type=kind)
-        except RecursionError as error:
-            raise msgspec.DecodeError("nested too deeply") from error
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise msgspec.DecodeError(str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -77,6 +77,10 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     content_type: bytes = b"application/json"
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON raises: bad syntax or types, text that is not UTF-8, nesting beyond reason."""
+
+
 def error_reply(code: int, message: str, *, temporary: bool = False) -> Reply:
     """A refusal or failure as the client protocol spells it; SDKs retry only when `temporary` is set."""
     error = {"code": code, "message": message, "temporary": temporary}

@@ -79,7 +79,17 @@ def test_default_and_total_never_touch_a_refresh(service, kind):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{", b'"x"', b'{"user":"42"}', b'{"client":1}', b'{"client":"c","user":7}', b'{"client":"c"}x'],
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'"x"',
+        b'{"user":"42"}',
+        b'{"client":1}',
+        b'{"client":"c","user":7}',
+        b'{"client":"c"}x',
+        b'{"client":"\xff"}',
+    ],
 )
 def test_a_body_that_is_no_event_is_a_bad_request(service, body):
     cpro = service({"proxy": {"without_upstream": "allow"}})
@@ -156,6 +166,12 @@ def test_a_backend_that_answers_nonsense_is_an_internal_error(service, answer):
             assert cpro.post(kind, event(channel="news", method="m")) == (200, INTERNAL_ERROR)
         for kind in BY_CENTRIFUGO:
             assert cpro.post(kind, event(channel="news")) == (502, None)
+
+
+@pytest.mark.parametrize("answer", [b'{"result":{"user":7}}', b'{"result":{"user":"\xff"}}', b'{"result":7}'])
+def test_a_connect_whose_user_cannot_be_read_is_an_internal_error(service, answer):
+    with Backend(lambda received: (200, answer)) as backend:
+        assert service(behind(backend)).post("connect", {"client": "c1"}) == (200, INTERNAL_ERROR)
 
 
 def test_a_dead_backend_is_an_internal_error(service):

@@ -45,8 +45,8 @@ def read_answer(body: bytes) -> Reply:
             folded = _fold(body)
             folded.pop("result", None)
             answer = msgspec.convert(folded, _Answer)
-    except RecursionError as error:
-        raise msgspec.DecodeError("nested too deeply") from error
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(str(error)) from error
     return _reply(body, answer)
 
 
@@ -54,8 +54,8 @@ def read_connect_answer(body: bytes) -> Reply:
     """The same for a connect, whose result must be one that `user_of` can read."""
     try:
         return _reply(body, _understand_connect(body))
-    except RecursionError as error:
-        raise msgspec.DecodeError("nested too deeply") from error
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def user_of(reply: Reply) -> str | None:
@@ -82,9 +82,12 @@ def _reply(body: bytes, answer: _Answer | _ConnectAnswer) -> Reply:
 
 
 def _fold(body: bytes) -> dict[str, Any]:
-    """The answer with its keys in lower case, two levels deep: that is as far as we look."""
+    """The answer with its keys in lower case, two levels deep: that is as far as we look.
+
+    Go folds by Unicode's simple rules, where a long s is an `s` and the Kelvin sign a `k`.
+    """
     return {key: _lower(value) for key, value in _lower(msgspec.json.decode(body)).items()}
 
 
 def _lower(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    return {key.lower(): inner for key, inner in value.items()} if isinstance(value, dict) else value
+    return {key.casefold(): inner for key, inner in value.items()} if isinstance(value, dict) else value

@@ -11,7 +11,7 @@ import msgspec
 
 from cpro import pipeline
 from cpro._fast.http1 import Request
-from cpro.operation import Operation, Reply, Verdict
+from cpro.operation import UNREADABLE, Operation, Reply, Verdict
 from cpro.pipeline import Handle, Lane, Respond
 
 Charge = Callable[..., Verdict]
@@ -72,7 +72,6 @@ class Added:
 
 NOTHING_ADDED = Added()
 
-
 class Dispatch:
     """Stands in for `pipeline.run` at an event of which plugins take some: exact methods, namespaces, then all."""
 
@@ -93,7 +92,7 @@ class Dispatch:
             return pipeline.run(lane, operation, request, respond)
         try:
             operation = claimed.claim.widen(operation, request)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             return claimed.refuse_invalid(error)
         return pipeline.run(claimed.lane, operation, request, respond)
 

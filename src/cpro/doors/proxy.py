@@ -27,6 +27,7 @@ from cpro.operation import (
     NOT_AVAILABLE,
     PERMISSION_DENIED,
     TOO_MANY_REQUESTS,
+    UNREADABLE,
     Operation,
     Reply,
     Verdict,
@@ -122,7 +123,7 @@ class ProxyDoor:
             return UNAUTHORIZED
         try:
             event = _decode(request.body)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             return self._refuse_invalid(entrance, error)
         operation = Operation(entrance.kind, event.client, event.user, event.channel, event.method, "", now_ns)
         if self._address_header and not event.user:

@@ -11,7 +11,7 @@ import msgspec
 from cpro.doors.answers import read_answer, read_connect_answer
 from cpro.doors.claims import Charge, user_reply
 from cpro.extension import Identify, OperationType, PluginOperation
-from cpro.operation import BAD_REQUEST, EMPTY, INTERNAL_ERROR, Operation, Reply
+from cpro.operation import BAD_REQUEST, EMPTY, INTERNAL_ERROR, UNREADABLE, Operation, Reply
 from cpro.pipeline import Handle, Respond
 from cpro.plugins.calls import Calls, call
 
@@ -169,7 +169,7 @@ class Identification:
     def __call__(self, operation: Operation, request: "Request", respond: Respond) -> Reply | None:
         try:
             wide = operation if isinstance(operation, PluginOperation) else widen(operation, operation.kind, request)
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             return BAD_REQUEST
         search = _Search(self._identifiers, wide)
         self._calls.start(search.run(), partial(self._on_done, search, respond))
