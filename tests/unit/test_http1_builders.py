@@ -8,8 +8,14 @@ from cpro._fast.http1 import RequestParser, ResponseParser, build_forward, build
 
 PREFIX = b"POST /centrifugo/publish HTTP/1.1\r\nHost: app:3000\r\n"
 HOP_BY_HOP = (
-    b"Connection", b"Keep-Alive", b"Proxy-Connection", b"Proxy-Authenticate", b"Proxy-Authorization",
-    b"TE", b"Trailer", b"Upgrade",
+    b"Connection",
+    b"Keep-Alive",
+    b"Proxy-Connection",
+    b"Proxy-Authenticate",
+    b"Proxy-Authorization",
+    b"TE",
+    b"Trailer",
+    b"Upgrade",
 )
 
 
@@ -99,7 +105,10 @@ def test_a_forwarded_request_parses_as_what_it_was():
     parser.feed(build_forward(parse(b"A: 1", body=b"{}"), PREFIX, ()))
     again = parser.next_request()
     assert (again.path, again.header(b"host"), again.header(b"a"), again.body) == (
-        b"/centrifugo/publish", b"app:3000", b"1", b"{}",
+        b"/centrifugo/publish",
+        b"app:3000",
+        b"1",
+        b"{}",
     )
 
 

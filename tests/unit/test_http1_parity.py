@@ -12,7 +12,17 @@ blanks = st.sampled_from([b"", b" ", b"\t", b" \t "])
 cases = st.sampled_from([bytes.lower, bytes.upper, bytes.title])
 values = st.binary(max_size=20).map(lambda v: bytes(c for c in v if c >= 0x20 and c != 0x7F))
 targets = st.sampled_from(
-    [b"/", b"/centrifugo/publish", b"/a?b=c?d", b"/?", b"//x", b"http://h", b"HTTPS://h:1/x?y", b"http://h?q", b"http://h#q"]
+    [
+        b"/",
+        b"/centrifugo/publish",
+        b"/a?b=c?d",
+        b"/?",
+        b"//x",
+        b"http://h",
+        b"HTTPS://h:1/x?y",
+        b"http://h?q",
+        b"http://h#q",
+    ]
 )
 methods = st.sampled_from([b"POST", b"POST", b"POST", b"GET", b"OPTIONS", b"x!"])
 starts = st.one_of(

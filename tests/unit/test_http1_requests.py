@@ -35,7 +35,10 @@ def test_a_centrifugo_request_is_read_in_full():
     request = read_one(GO)
     assert request.is_post
     assert (request.method, request.target, request.path, request.query) == (
-        b"POST", b"/centrifugo/publish", b"/centrifugo/publish", b"",
+        b"POST",
+        b"/centrifugo/publish",
+        b"/centrifugo/publish",
+        b"",
     )
     assert (request.minor_version, request.keep_alive, request.body) == (1, True, b"{}")
     assert request.header(b"x-real-ip") == b"10.0.0.1"
