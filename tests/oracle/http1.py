@@ -36,7 +36,7 @@ class Seen(NamedTuple):
 
 class Outcome(NamedTuple):
     seen: list[Seen]
-    end: int | str          # status of the fault, or the state in which more input is awaited
+    end: int | str  # status of the fault, or the state in which more input is awaited
 
 
 class Fault(Exception):  # noqa: N818

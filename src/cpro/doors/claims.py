@@ -72,6 +72,7 @@ class Added:
 
 NOTHING_ADDED = Added()
 
+
 class Dispatch:
     """Stands in for `pipeline.run` at an event of which plugins take some: exact methods, namespaces, then all."""
 
