@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from cpython.buffer cimport Py_buffer
 
-from cpro._fast.hashing cimport SipKey
+from cpro._fast.hashing cimport SipKey, sip13
 
 
 cdef extern from "cas16.h":
@@ -12,6 +12,9 @@ cdef extern from "cas16.h":
     int64_t load_i64 "cpro_load_i64"(const int64_t* at) noexcept nogil
     void prefetch "cpro_prefetch"(const void* at) noexcept nogil
     uint64_t scale "cpro_scale"(uint64_t word, uint64_t range) noexcept nogil
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 
 cdef enum:
@@ -56,6 +59,12 @@ cdef struct Probe:                  # one bucket in one call; lives on the calle
     int64_t cost_ns
     int64_t charged_tat             # what this call wrote; 0 = nothing
     bint scarce
+
+
+cdef inline uint64_t hash_text(const SipKey* key, uint64_t kind, str text) except? 1:
+    cdef Py_ssize_t size
+    cdef const char* data = PyUnicode_AsUTF8AndSize(text, &size)
+    return sip13(key, kind, <const uint8_t*>data, <size_t>size)
 
 
 cdef inline void place_probe(Probe* probe, Slot* slots, uint64_t groups, uint64_t tag) noexcept nogil:
@@ -111,5 +120,5 @@ cdef class BucketFile:
 
     cdef Header* open_header(self) except NULL
     cdef int take_header(self) except -1
-    cdef bint claim(self, Probe* probe, int64_t tat, int64_t now_ns) noexcept nogil
+    cdef bint claim_slot(self, Probe* probe, int64_t tat, int64_t now_ns) noexcept nogil
     cdef bint take_slot(self, Probe* probe, Slot* slot, bint must_be_free, int64_t tat, int64_t now_ns) noexcept nogil

@@ -57,7 +57,8 @@ cdef enum:
     FORMAT = 1
 
 cdef int64_t STALE_NS = STALE_SECONDS * 1_000_000_000LL
-cdef uint64_t MAGIC = 0x74656b6375627063ULL  # "cpbucket"
+cdef uint64_t BUCKETS = 0x74656b6375627063ULL  # "cpbucket"
+cdef uint64_t LEASES = 0x73657361656c7063ULL  # "cpleases": a table of `leasetable`
 
 MUTEX_OFFSET, MUTEX_SPAN, MUTEXES = HEADER_SPAN, STRIPE_SPAN, STRIPES
 TABLE_OFFSET = SLOTS_AT
@@ -104,7 +105,7 @@ cdef class BucketFile:
 
         `home` is the data folder it belongs to."""
         cdef BucketFile table
-        groups = groups_for(max_buckets)
+        groups = cls._groups_for(max_buckets)
         if len(boot_id) != 16:
             raise ValueError("a boot id has 16 bytes")
         if len(os.fsencode(home)) > HOME_BYTES:
@@ -132,7 +133,7 @@ cdef class BucketFile:
         fcntl.flock(table.fd, fcntl.LOCK_SH)
         return table
 
-    cdef bint claim(self, Probe* probe, int64_t tat, int64_t now_ns) noexcept nogil:
+    cdef bint claim_slot(self, Probe* probe, int64_t tat, int64_t now_ns) noexcept nogil:
         """Put the tag into a free slot, or evict the bucket that will be full first. False: a slot changed, try again.
 
         Of the groups the first that is less than half full, else the emptiest: filling up the first one instead would
@@ -175,15 +176,24 @@ cdef class BucketFile:
         probe.slot = slot
         return True
 
+    @classmethod
+    def _groups_for(cls, max_entries):
+        """How many 64-byte groups a table for so many entries has."""
+        return groups_for(max_entries)
+
+    def _magic(self):
+        """What kind of table this is."""
+        return BUCKETS
+
     def _is_valid(self):
         cdef Header* header = self.header
         cdef uint64_t slots_bytes = len(self.pages) - SLOTS_AT  # open_valid made sure of one neighbourhood
-        return (header.magic == MAGIC and header.version == FORMAT and header.mutex_bytes == sizeof(pthread_mutex_t)
+        return (header.magic == self._magic() and header.version == FORMAT and header.mutex_bytes == sizeof(pthread_mutex_t)
                 and header.groups == slots_bytes // GROUP_SPAN and slots_bytes % (NEAR_GROUPS * GROUP_SPAN) == 0
                 and header.home_bytes <= HOME_BYTES)
 
     def _renew_mutexes(self):
-        """Only with nobody attached; whoever is still there goes on with the mutexes as they are."""
+        """Only with nobody attached; whoever is still there goes on with the mutexes as they are (False)."""
         cdef pthread_mutexattr_t attributes
         cdef int stripe
         cdef int fault = 0
@@ -191,7 +201,7 @@ cdef class BucketFile:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             fcntl.flock(self.fd, fcntl.LOCK_SH)
-            return
+            return False
         pthread_mutexattr_init(&attributes)
         pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED)
         fault = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST)
@@ -200,6 +210,7 @@ cdef class BucketFile:
         fcntl.flock(self.fd, fcntl.LOCK_SH)
         if fault:
             raise StartError(f"can't make mutexes for the bucket table: {os.strerror(fault)}")
+        return True
 
     def _write_home(self, home):
         data = os.fsencode(home)
@@ -215,7 +226,7 @@ cdef class BucketFile:
         self.header.version, self.header.mutex_bytes = FORMAT, sizeof(pthread_mutex_t)
         self.header.groups = groups
         self.header.evictions = 0 if old is None else old.header.evictions
-        self.header.magic = MAGIC
+        self.header.magic = self._magic()
         self._write_home(home)
         self.take_header()
 
@@ -225,7 +236,7 @@ cdef class BucketFile:
         for place in range(old.groups * 4):
             if old.slots[place].tag != 0 and old.slots[place].tat > now_ns:
                 place_probe(&probe, self.slots, self.groups, old.slots[place].tag)
-                while not self.claim(&probe, old.slots[place].tat, now_ns):
+                while not self.claim_slot(&probe, old.slots[place].tat, now_ns):
                     pass
 
     cdef int take_header(self) except -1:
@@ -304,7 +315,7 @@ def read_home(path):
     if len(head) != sizeof(Header):
         return None
     memcpy(&header, <char*>head, sizeof(Header))
-    if header.magic != MAGIC or header.version != FORMAT or header.home_bytes > HOME_BYTES:
+    if header.magic not in (BUCKETS, LEASES) or header.version != FORMAT or header.home_bytes > HOME_BYTES:
         return None
     return os.fsdecode(PyBytes_FromStringAndSize(<char*>header.home, header.home_bytes))
 

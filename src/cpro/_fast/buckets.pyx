@@ -18,20 +18,16 @@ A crash in the middle leaves tokens spent for an operation that never ran, never
 
 from typing import NamedTuple
 
-from libc.stdint cimport uint8_t
-
 from cpro._fast cimport hashing
-from cpro._fast.bucketfile cimport STALE_SECONDS, Slot, cas16, find, lock_stripe, place_probe, unlock_stripe
-from cpro._fast.hashing cimport SipKey
+from cpro._fast.bucketfile cimport (
+    STALE_SECONDS, Slot, cas16, find, hash_text, lock_stripe, place_probe, unlock_stripe,
+)
 from cpro.errors import StoreError
 
 
 cdef extern from "cas16.h":
     int64_t saturated "cpro_saturated"(int64_t count, int64_t unit) noexcept nogil
     int64_t share "cpro_share"(int64_t part, int64_t whole, int64_t of) noexcept nogil
-
-cdef extern from "Python.h":
-    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 cdef enum:
     REFUSED_CODE = 2
@@ -91,12 +87,6 @@ cdef inline int digit(int code, int block) noexcept nogil:
 
 cdef inline int with_digit(int code, int block, int verdict) noexcept nogil:
     return (code & ~(3 << (2 * block))) | (verdict << (2 * block))
-
-
-cdef uint64_t hash_text(const SipKey* key, uint64_t kind, str text) except? 1:
-    cdef Py_ssize_t size
-    cdef const char* data = PyUnicode_AsUTF8AndSize(text, &size)
-    return hashing.sip13(key, kind, <const uint8_t*>data, <size_t>size)
 
 
 cdef inline void give_back(Probe* probe) noexcept nogil:
@@ -284,7 +274,7 @@ cdef class BucketTable(BucketFile):
         if probe.slot == NULL:
             base = self._base(probe, layer, now_ns)
             if base - now_ns <= layer.full_ns - probe.cost_ns:
-                while not self.claim(probe, base + probe.cost_ns, now_ns):
+                while not self.claim_slot(probe, base + probe.cost_ns, now_ns):
                     pass
                 probe.charged_tat = base + probe.cost_ns
             unlock_stripe(self.header, probe.tag)

@@ -28,6 +28,7 @@ CPRO_CX16 static inline int cpro_cas16(void *at, uint64_t tag, int64_t value, ui
 
 static inline uint64_t cpro_load_u64(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
 static inline int64_t cpro_load_i64(const int64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
+static inline void cpro_store_u64(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
 static inline uint64_t cpro_read_u64(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
 static inline void cpro_write_u64(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_RELAXED); }
 static inline void cpro_count(uint64_t *at) { __atomic_fetch_add(at, 1, __ATOMIC_RELAXED); }

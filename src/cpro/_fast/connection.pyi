@@ -18,7 +18,7 @@ LINGER_S: float
 """How long a connection that is closing is still drained, so that its last answer isn't lost to a reset."""
 
 class Answer(Structural):
-    """What a handler gives back. A status other than 200 is sent without its body."""
+    """What a handler gives back. `content_type` is that of a 200; other statuses leave it out."""
 
     @property
     def status(self) -> int: ...

@@ -442,9 +442,9 @@ def build_reply(
     return out
 
 
-def build_status(int status, bint keep_alive=True, bytes extra not None=b""):
+def build_status(int status, bint keep_alive=True, bytes extra not None=b"", bytes body not None=b""):
     if not 100 <= status <= 999:
         raise ValueError("a status has three digits")
-    return b"HTTP/1.1 %d %b\r\nContent-Length: 0\r\n%b%b\r\n" % (
-        status, REASONS.get(status, b""), b"" if keep_alive else b"Connection: close\r\n", extra,
+    return b"HTTP/1.1 %d %b\r\nContent-Length: %d\r\n%b%b\r\n%b" % (
+        status, REASONS.get(status, b""), len(body), b"" if keep_alive else b"Connection: close\r\n", extra, body,
     )

@@ -1,0 +1,134 @@
+"""`python -m benchmarks.leases`: what leases cost Redis, what a large deployment would do; into docs/leases.md."""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+from random import Random
+
+from tests.oracle.leases import StoreOracle
+
+from benchmarks.leases.cost import LIMIT, POLICY, abuse, compare, memory, started
+from benchmarks.leases.simulator import START_US, Simulation
+from benchmarks.load.machine import describe
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = ROOT / "benchmarks" / "results" / "leases.json"
+PAGE = ROOT / "docs" / "leases.md"
+MARKS = ("<!-- findings -->\n", "<!-- end of findings -->\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.leases", description=__doc__)
+    parser.add_argument("--users", type=int, default=2000, help="active users whose cost is measured")
+    parser.add_argument("--nodes", type=int, default=1000, help="nodes of the large deployment")
+    parser.add_argument("--population", type=int, default=20_000, help="its users")
+    parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--print-only", action="store_true")
+    options = parser.parse_args()
+    server = started()
+    try:
+        sizes = memory(server, 20)
+        costs = [compare(server, options.users, nodes, depth) for nodes in (1, 4) for depth in (50, 8, 1)]
+    finally:
+        server.stop()
+        shutil.rmtree(server.folder)
+    found = {
+        "machine": describe(sys.executable),
+        "memory_bytes": sizes,
+        "cost": costs,
+        "abuse": abuse(),
+        "deployment": [deployment(options, spread) for spread in (1, 4)],
+    }
+    page = report(found)
+    print(page)
+    if not options.print_only:
+        RESULT.write_text(json.dumps(found, indent=1) + "\n")
+        text = PAGE.read_text()
+        head, tail = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+        PAGE.write_text(head + MARKS[0] + "\n" + page + "\n" + MARKS[1] + tail)
+    return 0
+
+
+def deployment(options: argparse.Namespace, spread: int) -> dict[str, float]:
+    """Users of very different demand (Zipf, 1 to 100 times the limit's at the top), each on `spread` of the nodes."""
+    random, users = Random(7), options.population
+    until_us = START_US + options.seconds * 10**6
+    weights = [1 / rank for rank in range(1, users + 1)]
+    total_per_s = users * 0.5
+    sums = list(accumulate(weights))
+    names = range(users)
+
+    def operations() -> Iterator[tuple[int, int, str]]:
+        now_us = float(START_US)
+        while now_us < until_us:
+            now_us += random.expovariate(total_per_s) * 10**6
+            (user,) = random.choices(names, cum_weights=sums)
+            node = (user * 7919 + random.randrange(spread) * 104_729) % options.nodes
+            yield int(now_us), node, f"user-{user}"
+
+    simulation = Simulation(StoreOracle(POLICY), options.nodes, (LIMIT,), latency_us=2000)
+    simulation.arrivals(operations())
+    result = simulation.run(until_us)
+    return {
+        "nodes": options.nodes,
+        "users": users,
+        "nodes_per_user": spread,
+        "operations": result.operations,
+        "calls_per_decision": result.calls_per_decision,
+        "admitted_of_ideal": result.share_of_ideal,
+        "overshoot_tokens": max(0.0, result.overshoot_tokens),
+        "in_hand_tokens": result.in_hand_tokens,
+        "most_demand_per_s": total_per_s / sums[-1],
+    }
+
+
+def report(found: dict) -> str:
+    machine, sizes, abusive = found["machine"], found["memory_bytes"], found["abuse"]
+    costs = [
+        f"| {one['nodes']} | {one['pipeline']} | {one['decisions_per_lease_call']:.1f} | {one['lease_call_us']:.1f} "
+        f"| {one['plain_call_us']:.1f} | **{one['ratio']:.1f}** ({one['ratio_least']:.1f} … {one['ratio_most']:.1f}) |"
+        for one in found["cost"]
+    ]
+    deployments = [
+        f"| {one['nodes']:,} | {one['users']:,} | {one['nodes_per_user']} | {one['most_demand_per_s']:,.0f} "
+        f"| {one['calls_per_decision']:.3f} | {one['admitted_of_ideal']:.2%} | {one['overshoot_tokens']:.0f} "
+        f"| {one['in_hand_tokens']:,.0f} |"
+        for one in found["deployment"]
+    ]
+    return "\n".join(
+        [
+            f"{machine['date']}; {machine['cpu']}, Linux {machine['kernel']}; load before: {machine['load_before']}. "
+            "`python -m benchmarks.leases`.",
+            "",
+            "Redis CPU per decision: users with 20 operations a second under a limit of 60, after 6 s of warm-up;",
+            "median of three rounds (extremes). Plain: one EVALSHA token bucket per operation, in pipelines as deep.",
+            "",
+            "| nodes per user | pipeline | decisions per call | lease call, µs | plain call, µs "
+            "| **decisions per CPU-second, ratio** |",
+            "|---|---|---|---|---|---|",
+            *costs,
+            "",
+            f"A user with {abusive['operations_per_s']:,} operations a second under a limit of 60: "
+            f"{abusive['calls_per_s']:.1f} calls a second, {abusive['admitted_of_ideal']:.1%} of the ideal admitted, "
+            f"overshoot {abusive['overshoot_tokens']:.0f}.",
+            "",
+            f"Memory (`MEMORY USAGE`, one bucket): {sizes[0]} bytes with one holder, "
+            f"{(sizes[-1] - sizes[0]) / (len(sizes) - 1):.0f} more for each further one (mean of {len(sizes) - 1}).",
+            "",
+            "Simulated deployments, demand by Zipf's law, limit 60 a second, up to 2 ms to the store and back each:",
+            "",
+            "| nodes | users | nodes per user | busiest user, operations/s | calls per decision | admitted / ideal "
+            "| overshoot | tokens in hand |",
+            "|---|---|---|---|---|---|---|---|",
+            *deployments,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
