@@ -10,3 +10,8 @@ boot_ns = partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
 def unix_seconds() -> int:
     """Wall-clock seconds since 1970, for what leaves the process."""
     return int(time.time())
+
+
+def unix_ms() -> int:
+    """The same in ms."""
+    return time.time_ns() // 10**6

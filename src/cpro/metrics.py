@@ -15,11 +15,15 @@ from cpro.operation import OPERATIONS, Verdict
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-DOORS = ("proxy",)
+DOORS = ("proxy", "api")
+API_METHODS = ("rate_limit",)
+"""What the API door counts as operations."""
 VERDICTS = tuple(verdict.name.lower() for verdict in Verdict)
 BLOCKS = ("client", "user", "redis")
 CHECK_VERDICTS = ("admitted", "refused", "dry_run")
 UPSTREAM_OUTCOMES = ("ok", "refused", "timed_out", "reset", "broken", "closed", "status", "not_json")
+LEASE_EVENTS = ("granted", "spent", "returned", "expired")
+STORES = ("limits",)
 RELOAD_OUTCOMES = ("ok", "failed")
 
 
@@ -56,11 +60,14 @@ class Family:
 class Catalogue:
     """All metrics of one cpro, laid out one behind the other. The same in every process of a service."""
 
-    def __init__(self, extra_operations: Sequence[str] = (), plugins: Sequence[str] = ()) -> None:
+    def __init__(
+        self, extra_operations: Sequence[str] = (), plugins: Sequence[str] = (), limit_shards: int = 0
+    ) -> None:
+        """`limit_shards` is how many shards the store of `redis_user_command` has; 0 where the node keeps it."""
         self.families: list[Family] = []
         self.slots = 0
         kinds = (*OPERATIONS, *extra_operations)
-        by_op = {"door": DOORS, "op": kinds}
+        by_op = {"door": DOORS, "op": tuple(dict.fromkeys((*kinds, *API_METHODS)))}
         self.operations = self._add(
             "operations_total", "Operations finished, by what became of them.", {**by_op, "verdict": VERDICTS}
         )
@@ -78,6 +85,12 @@ class Catalogue:
         )
         self.worker_restarts = self._add("worker_restarts_total", "Workers started again after they died.", {})
         self.reloads = self._add("config_reloads_total", "Reloads by outcome.", {"outcome": RELOAD_OUTCOMES})
+        shards = {"shard": tuple(map(str, range(limit_shards)))}
+        self.round_trips = self._add("redis_round_trips_total", "Writes of commands to a shard of Redis.", shards)
+        self.lease_tokens = self._add(
+            "lease_tokens_total", "Tokens of cluster-wide limits, by what became of them.", {"event": LEASE_EVENTS}
+        )
+        self.store_errors = self._add("store_errors_total", "Requests to a store that failed.", {"store": STORES})
         by_plugin = {"plugin": tuple(plugins)}
         self.plugin_errors = self._add("plugin_errors_total", "Times a plugin raised, hung or erred.", by_plugin)
         self.plugin_dropped = self._add(

@@ -22,16 +22,23 @@ Handle = Callable[[Operation, Any, Respond], Reply | None]
 door's own request, which only a handler made for that door looks into."""
 
 
+def never_waits(operation: Operation, decide: Callable[[Verdict], None], *, own_only: bool = False) -> None:
+    """The `admit_later` of an `admit` that always decides."""
+    raise AssertionError("an `admit` that does not always decide needs an `admit_later`")
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """How one kind of operation is treated at one door."""
 
-    admit: Callable[[Operation, int], Verdict]
-    """Charges the operation at a time in ns of `clock.boot_ns`."""
+    admit: Callable[[Operation, int], Verdict | None]
+    """Charges the operation at a time in ns of `clock.boot_ns`; None: `admit_later` has to ask somebody."""
     handle: Handle
     refusal: Reply
     record: Callable[[Operation, Verdict, Reply, int], object]
     """Told of every finished operation: verdict, reply, duration in ns."""
+    admit_later: Callable[[Operation, Callable[[Verdict], None]], None] = never_waits
+    """Charges an operation that `admit` could not decide; the verdict comes after this has returned."""
     user_of: Callable[[Reply], str | None] | None = None
     """Set where only the answer names the user (a connect): it is charged then, or not at all on None."""
 
@@ -41,26 +48,51 @@ def run(lane: Lane, operation: Operation, request: object, respond: Respond) -> 
     if lane.user_of is not None:
         return _run_connect(lane, operation, request, respond)
     verdict = lane.admit(operation, operation.started_ns)
+    if verdict is None:
+        lane.admit_later(operation, partial(_go_on, lane, operation, request, respond))
+        return None
     if verdict is _REFUSED:
         return _finish(lane, operation, verdict, lane.refusal)
     reply = lane.handle(operation, request, partial(_finish_later, lane, operation, verdict, respond))
     return None if reply is None else _finish(lane, operation, verdict, reply)
 
 
+def _go_on(lane: Lane, operation: Operation, request: object, respond: Respond, verdict: Verdict) -> None:
+    """The rest of the way for an operation that had to wait for its verdict."""
+    reply: Reply | None = lane.refusal
+    if verdict is not _REFUSED:
+        reply = lane.handle(operation, request, partial(_finish_later, lane, operation, verdict, respond))
+    if reply is not None:
+        _finish_later(lane, operation, verdict, respond, reply)
+
+
 def _run_connect(lane: Lane, operation: Operation, request: object, respond: Respond) -> Reply | None:
     """The same for what can only be charged once the answer is known."""
-    reply = lane.handle(operation, request, lambda later: respond(_settle(lane, operation, later)))
-    return None if reply is None else _settle(lane, operation, reply)
+    reply = lane.handle(operation, request, partial(_settle_later, lane, operation, respond))
+    return None if reply is None else _settle(lane, operation, respond, reply)
 
 
-def _settle(lane: Lane, operation: Operation, reply: Reply) -> Reply:
+def _settle_later(lane: Lane, operation: Operation, respond: Respond, reply: Reply) -> None:
+    settled = _settle(lane, operation, respond, reply)
+    if settled is not None:
+        respond(settled)
+
+
+def _settle(lane: Lane, operation: Operation, respond: Respond, reply: Reply) -> Reply | None:
     """Charge the user that the answer names; a refusal replaces it."""
     user = lane.user_of(reply) if lane.user_of else None
     if user is None:
         return _finish(lane, operation, _ADMITTED, reply)
     operation.user = user
     verdict = lane.admit(operation, boot_ns())
+    if verdict is None:
+        lane.admit_later(operation, partial(_conclude, lane, operation, respond, reply))
+        return None
     return _finish(lane, operation, verdict, lane.refusal if verdict is _REFUSED else reply)
+
+
+def _conclude(lane: Lane, operation: Operation, respond: Respond, reply: Reply, verdict: Verdict) -> None:
+    _finish_later(lane, operation, verdict, respond, lane.refusal if verdict is _REFUSED else reply)
 
 
 def _finish_later(lane: Lane, operation: Operation, verdict: Verdict, respond: Respond, reply: Reply) -> None:

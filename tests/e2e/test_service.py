@@ -201,6 +201,18 @@ def test_a_bad_file_keeps_the_old_configuration_and_says_so(service):
     assert cpro.metric('cpro_config_reloads_total{outcome="failed"}') == 1
 
 
+def test_what_a_reload_cannot_change_stays_even_in_a_worker_that_is_started_again(service):
+    before = {**ALLOW, **limits("redis_user_command", publish=(2, "1m"))}
+    cpro = service(before)
+    cpro.reload({**before, "redis": {"address": ["127.0.0.1:1", "127.0.0.1:2"]}, "max_body_size": 10})
+    assert any("until a restart" in line["message"] for line in cpro.log)
+    os.kill(cpro.workers()[0], signal.SIGKILL)
+    cpro.wait_for("worker died, starting it again")
+    assert [cpro.post("publish", event())[1] for _ in range(3)] == [{"result": {}}] * 2 + [REFUSED]
+    assert cpro.metric('cpro_operations_total{door="proxy",op="publish",verdict="refused"}') == 1
+    assert cpro.metric("cpro_worker_restarts_total") == 1
+
+
 def test_a_unix_socket_is_served_and_an_abandoned_one_replaced(tmp_path):
     path = tmp_path / "proxy.sock"
     settings = {"proxy": {"without_upstream": "allow", "address": f"unix://{path}"}, "workers": 2}

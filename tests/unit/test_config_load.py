@@ -146,7 +146,7 @@ user_status: {enabled: false, expire_interval: 720h}
 clickhouse_analytics: {}
 plugins:
 http_api: {centrifugo: "", centrifugo_key: ""}
-client: {rate_limit: {client_error: {enabled: false}, redis_user_command: {reuse_from_engine: false}}}
+client: {rate_limit: {client_error: {enabled: false}}}
 """
     assert settings_of(tmp_path, text) == Settings()
 

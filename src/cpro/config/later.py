@@ -10,12 +10,9 @@ from .faults import Path, render
 NOT_YET: Final = frozenset(
     {
         "gateway",
-        "redis",
         "user_status",
         "clickhouse_analytics",
         "client.rate_limit.client_error",
-        "client.rate_limit.redis_user_command.redis",
-        "client.rate_limit.redis_user_command.reuse_from_engine",
         "http_api.centrifugo",
         "http_api.centrifugo_key",
     }

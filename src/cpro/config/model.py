@@ -205,9 +205,9 @@ class CommandBlock(Block, frozen=True):
 
 
 class RedisCommandBlock(CommandBlock, frozen=True):
-    redis: Annotated[
-        FeatureRedis, about("A Redis of its own, with the settings of the shared `redis` block.", later=True)
-    ] = FeatureRedis()
+    redis: Annotated[FeatureRedis, about("A Redis of its own, with the settings of the shared `redis` block.")] = (
+        FeatureRedis()
+    )
 
 
 class RateLimit(Block, frozen=True):
@@ -272,7 +272,7 @@ class Settings(Block, frozen=True):
     ] = 1_048_576
     proxy: Annotated[Proxy, about("The door for Centrifugo's event proxies.")] = Proxy()
     http_api: Annotated[HttpApi, about("The door for backends: server API, /health and /metrics.")] = HttpApi()
-    redis: Annotated[Redis, about("The Redis that features share, unless they have their own.", later=True)] = Redis()
+    redis: Annotated[Redis, about("The Redis that features share, unless they have their own.")] = Redis()
     limits_table: Annotated[LimitsTable, about("The table of buckets that all workers of the node share.")] = (
         LimitsTable()
     )

@@ -14,7 +14,7 @@ from cpro._fast.http1 import Request
 from cpro.operation import UNREADABLE, Operation, Reply, Verdict
 from cpro.pipeline import Handle, Lane, Respond
 
-Charge = Callable[..., Verdict]
+Charge = Callable[..., Verdict | None]
 """`Gate.charge` or `Gate.charge_scoped`."""
 Record = Callable[[Verdict, int], None]
 """Counts one finished operation: what became of it, and its duration in ns."""

@@ -33,7 +33,7 @@ from cpro.operation import (
     Verdict,
     status_reply,
 )
-from cpro.pipeline import Handle, Lane, Respond
+from cpro.pipeline import Handle, Lane, Respond, never_waits
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ _decode = msgspec.json.Decoder(Event).decode
 
 _ADMITTED, _FAILED = Verdict.ADMITTED, Verdict.FAILED
 
+Wait = Callable[..., None]
+"""`SharedGate.wait`."""
 Run = Callable[[Lane, Operation, Request, Respond], Reply | None]
 """`pipeline.run`, or a `Dispatch` where plugins take some of the event."""
 
@@ -82,9 +84,11 @@ class _Entrance:
 class ProxyDoor:
     """Takes Centrifugo's events; a `http.server.Handler`."""
 
-    def __init__(self, charge: Charge, recorder: Callable[[str], Record]) -> None:
-        """`recorder` gives the `Record` of one operation: an event's, or one that a plugin adds."""
+    def __init__(self, charge: Charge, recorder: Callable[[str], Record], wait: Wait = never_waits) -> None:
+        """`recorder` gives the `Record` of one operation: an event's, or one that a plugin adds. `wait` is for what
+        `charge` can't decide by itself."""
         self._charge = charge
+        self._wait = wait
         self._recorder = cache(recorder)
         self._occasional = Occasional(log)
         self._entrances: dict[bytes, _Entrance] = {}
@@ -158,6 +162,7 @@ class ProxyDoor:
         record, fault = self._recorder(name), fault_of(event)
         return Lane(
             admit=partial(charge, own_only=True) if by_centrifugo else charge,
+            admit_later=partial(self._wait, own_only=True) if by_centrifugo else self._wait,
             handle=handle,
             refusal=SERVICE_UNAVAILABLE if by_centrifugo else TOO_MANY_REQUESTS,
             record=_recording(record, fault) if observe is None else _recording_and_telling(record, fault, observe),

@@ -30,7 +30,7 @@ class Gate:
     """Charges operations by the rules in force; one per worker."""
 
     def __init__(self, table: BucketTable, count: Callable[[int], None]) -> None:
-        """`count` is told every answer of the table: `cpro_limit_checks_total` is made of them."""
+        """`count` is told every answer: `cpro_limit_checks_total` is made of them."""
         self._table = table
         self._count = count
         self._rules: Rules
@@ -50,30 +50,39 @@ class Gate:
         """Whether anonymous users are told apart by their address, so that doors should look for it."""
         return self._anonymous == "ip"
 
-    def charge(self, operation: Operation, now_ns: int, *, own_only: bool = False) -> Verdict:
+    def charge(self, operation: Operation, now_ns: int, *, own_only: bool = False) -> Verdict | None:
         """Take one token of every bucket that applies, or none at all.
 
         `own_only` leaves `default` and `total` out: operations that Centrifugo starts by itself.
         """
-        plan = None if own_only else self._plain.get(operation.kind)
-        if plan is None:
-            plan = self._rules.plan(operation.kind, operation.channel, operation.method, own_only)
-        return self._charge(plan, operation, now_ns)
+        return self._charge(self._plan(operation, own_only), operation, now_ns)
 
-    def charge_scoped(self, operation: ScopedOperation, now_ns: int, *, own_only: bool = False) -> Verdict:
+    def charge_scoped(self, operation: ScopedOperation, now_ns: int, *, own_only: bool = False) -> Verdict | None:
         """The same for an operation whose own buckets are kept apart by its scope."""
         plan = self._rules.scoped_plan(
             operation.kind, operation.channel, operation.method, operation.scope, own_only=own_only
         )
         return self._charge(plan, operation, now_ns)
 
-    def _charge(self, plan: Plan, operation: Operation, now_ns: int) -> Verdict:
+    def wait(self, operation: Operation, decide: Callable[[Verdict], None], *, own_only: bool = False) -> None:
+        """For what `charge` could not decide; this gate always can."""
+        raise NotImplementedError
+
+    def _plan(self, operation: Operation, own_only: bool) -> Plan:
+        plan = None if own_only else self._plain.get(operation.kind)
+        if plan is None:
+            plan = self._rules.plan(operation.kind, operation.channel, operation.method, own_only)
+        return plan
+
+    def _charge(self, plan: Plan, operation: Operation, now_ns: int) -> Verdict | None:
         user, kind = operation.user, USER
         if not user:
             user, kind = self._stand_in(operation)
         elif user in self._exempt:
             return _ADMITTED
-        code = self._table.charge(plan, operation.client, user, kind, now_ns)
+        return self._conclude(operation, self._table.charge(plan, operation.client, user, kind, now_ns))
+
+    def _conclude(self, operation: Operation, code: int) -> Verdict:
         self._count(code)
         verdict = _VERDICTS[code]
         if verdict is _REFUSED and operation.kind in NEVER_REFUSED:

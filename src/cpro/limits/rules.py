@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from cpro._fast.buckets import Layer, Plan
 from cpro._fast.hashing import identity
+from cpro._fast.leasetable import LeasePlan
 from cpro.config.model import (
     Bucket,
     Channel,
@@ -21,6 +22,7 @@ from cpro.config.model import (
     RateLimit,
     Rpc,
 )
+from cpro.limits.leases import Limit
 from cpro.operation import OPERATIONS
 
 BLOCKS = ("client_command", "user_command", "redis_user_command")
@@ -29,6 +31,8 @@ BLOCKS = ("client_command", "user_command", "redis_user_command")
 _BY_CLIENT, _BY_USER = 0, 1
 _NO_LIMIT = OperationLimit()
 _KEYED_BY = (_BY_CLIENT, _BY_USER, _BY_USER)
+_STORED = 2
+"""The block that a store shared with other nodes keeps, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,18 @@ class Rule:
     by_namespace: dict[str, Plan]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Leased:
+    """Those buckets of a plan that are shared with other nodes through the store."""
+
+    plan: LeasePlan
+    limits: tuple[Limit, ...]
+    local: Plan
+    """The other buckets of the operation."""
+    with_local: Plan
+    """All of them with these kept on the node, for when the store is away."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """The whole table. `full_ns` remembers every bucket's size for the next reload."""
@@ -64,6 +80,8 @@ class Rules:
     full_ns: dict[tuple[str, ...], tuple[int, int]] = field(repr=False)
     layers: dict[Plan, "_Layers"] = field(repr=False)
     """What the plans of scoped operations are made of."""
+    leased: dict[Plan, Leased] = field(repr=False)
+    """What else an operation pays from; empty where no store is shared."""
 
     def plan(self, kind: str, channel: str, method: str, own_only: bool = False) -> Plan:
         """The plan for one operation; raises KeyError for a kind nobody registered."""
@@ -108,11 +126,20 @@ def _before(text: str, boundary: str) -> str:
 
 
 def compile_rules(
-    limits: RateLimit, channel: Channel, rpc: Rpc, *, extra: Iterable[Addition] = (), previous: Rules | None = None
+    limits: RateLimit,
+    channel: Channel,
+    rpc: Rpc,
+    *,
+    extra: Iterable[Addition] = (),
+    previous: Rules | None = None,
+    has_store: bool = False,
 ) -> Rules:
-    """Compile `limits`; `extra` are operations of plugins, `previous` the rules that a reload replaces."""
+    """Compile `limits`; `extra` are operations of plugins, `previous` the rules that a reload replaces.
+
+    With `has_store` the buckets of `redis_user_command` are leased. Those of scoped operations stay on the node.
+    """
     additions = {addition.name: addition for addition in extra}
-    return _Compiler(limits, additions, previous).compile(channel, rpc, (*OPERATIONS, *additions))
+    return _Compiler(limits, additions, previous, has_store).compile(channel, rpc, (*OPERATIONS, *additions))
 
 
 class _Layers(NamedTuple):
@@ -131,7 +158,12 @@ def _scoped(layer: Layer, scope: str) -> Layer:
 
 
 class _Compiler:
-    def __init__(self, limits: RateLimit, additions: Mapping[str, Addition], previous: Rules | None) -> None:
+    def __init__(
+        self, limits: RateLimit, additions: Mapping[str, Addition], previous: Rules | None, has_store: bool
+    ) -> None:
+        self._has_store = has_store
+        self._leased: dict[Plan, Leased] = {}
+        self._stored_as: dict[int, int] = {}
         self._blocks: list[CommandBlock] = [getattr(limits, name) for name in BLOCKS]
         self._additions = additions
         self._connects = {"connect", *(addition.name for addition in additions.values() if addition.is_connect)}
@@ -150,6 +182,7 @@ class _Compiler:
             rpc=rpc,
             full_ns=self._full_ns,
             layers=self._taken_apart,
+            leased=self._leased,
         )
 
     def _rule(self, kind: str, rpc: Rpc, *, own_only: bool) -> Rule:
@@ -174,10 +207,22 @@ class _Compiler:
                 parts.shared.extend(self._named_layers(number, block, "default"))
             if block.enabled and not own_only:
                 parts.shared.extend(self._named_layers(number, block, "total"))
-        plan = Plan([*parts.own, *parts.shared], self._dry_run)
+        layers = [*parts.own, *parts.shared]
         if kind in self._additions and self._additions[kind].is_scoped:
+            plan = Plan(layers, self._dry_run)
             self._taken_apart[plan] = parts
+            return plan
+        stored = [layer for layer in layers if layer.block == _STORED] if self._has_store else []
+        plan = Plan([layer for layer in layers if layer not in stored], self._dry_run)
+        if stored:
+            self._leased[plan] = self._lease(stored, plan, Plan(layers, self._dry_run))
         return plan
+
+    def _lease(self, layers: list[Layer], local: Plan, with_local: Plan) -> Leased:
+        names = [self._stored_as[layer.identity] for layer in layers]
+        limits = [Limit(name, layer.step_ns, layer.full_ns) for name, layer in zip(names, layers, strict=True)]
+        plan = LeasePlan(names, [limit.tokens for limit in limits], [limit.chunk for limit in limits])
+        return Leased(plan, tuple(limits), local, with_local)
 
     def _own_layers(
         self, number: int, block: CommandBlock, kind: str, namespace: str, method: str
@@ -219,6 +264,7 @@ class _Compiler:
         words = name if burst == bucket.rate else (*name, f"{burst}/{bucket.rate}")
         own = identity(*words)
         self._full_ns[name] = (own, full_ns)
+        self._stored_as[own] = identity(*name)  # the store rescales by itself when a burst changes
         before, before_full_ns = self._before.get(name, (own, full_ns))
         inherits = before != own
         return Layer(

@@ -17,10 +17,13 @@ from pathlib import Path
 from cpro._fast import mapped
 from cpro._fast.bucketfile import file_bytes, read_home
 from cpro._fast.buckets import BucketTable
+from cpro._fast.leasetable import LeaseTable
 from cpro.errors import StartError
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+LEASES_SHARE = 4
+"""Of so many buckets one is expected to be leased: users who were active in the last seconds."""
 _MARGIN_BYTES = 8 << 20
 _INSTANCE = re.compile(r"[0-9a-f]{32}")
 
@@ -40,6 +43,12 @@ def open_table(settings_path: str, data_dir: str, max_buckets: int, now_ns: int)
         with suppress(OSError):
             (other / name).unlink()
     return table
+
+
+def open_leases(buckets: BucketTable, max_buckets: int, now_ns: int) -> LeaseTable:
+    """The leases of this service, beside its buckets; raises StartError where they can't be."""
+    path = buckets.path.removesuffix(".buckets") + ".leases"
+    return LeaseTable.create_or_open(path, max(1024, max_buckets // LEASES_SHARE), _boot_id(), now_ns, buckets.home)
 
 
 def private_folder(path: str | Path) -> Path:

@@ -16,13 +16,18 @@ class Orders:
     """The first message to a worker: everything it needs to serve."""
 
     number: int
+    started: Settings
+    """Those the service started with: what a reload can't change goes by them, in every worker alike."""
     settings: Settings
+    """Those in force now."""
     earlier: Settings | None
     """What the last reload replaced: buckets whose size it changed keep the share that is used."""
     plugins: tuple[str, ...]
     """Those that the supervisor has loaded, in order, and the operations they add."""
     operations: tuple[str, ...]
     table_path: str
+    leases_path: str
+    """Of the lease table; empty where limits are not shared with other nodes."""
     counters_path: str
     proxy_fd: int
     api_fd: int

@@ -18,16 +18,18 @@ import uvloop
 
 from cpro import logs
 from cpro._fast.counters import CounterFile
+from cpro._fast.leasetable import LeaseTable
 from cpro.clock import boot_ns
 from cpro.config.load import Loaded, changes_needing_restart, load
 from cpro.config.model import Settings
 from cpro.errors import ConfigError, PluginError, StartError
-from cpro.limits.table import open_table
+from cpro.limits.table import open_leases, open_table
 from cpro.metrics import Catalogue
 from cpro.plugins.load import Collected, load_configured
 from cpro.run.child import Child
 from cpro.run.orders import Orders, Reload, Stop
 from cpro.run.sockets import Listener
+from cpro.run.stores import shards_of, stores_of
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Supervisor:
     def __init__(self, path: str | None, settings: Settings, plugins: Collected, resources: ExitStack) -> None:
         self._path = path
         self._plugins = plugins
-        self._settings = settings
+        self._started = self._settings = settings
         self._earlier: Settings | None = None
         self._workers = settings.workers or len(os.sched_getaffinity(0))
         self._children: dict[int, Child] = {}
@@ -84,7 +86,11 @@ class Supervisor:
         resources.callback(self._proxy.close)
         self._api = Listener(settings.http_api.address, self._workers, "http_api.address")
         resources.callback(self._api.close)
-        self._catalogue = Catalogue(plugins.operation_names, plugins.names)
+        self._leases: LeaseTable | None = None
+        if stores_of(settings).limits is not None:
+            self._leases = open_leases(self._table, table.max_buckets, boot_ns())
+            resources.callback(self._leases.close)
+        self._catalogue = Catalogue(plugins.operation_names, plugins.names, shards_of(settings))
         memory = os.memfd_create("cpro-counters")
         resources.callback(os.close, memory)
         self._counters_path = f"/proc/{os.getpid()}/fd/{memory}"
@@ -109,11 +115,13 @@ class Supervisor:
         proxy, api = self._proxy.sockets[number], self._api.sockets[number]
         orders = Orders(
             number=number,
+            started=self._started,
             settings=self._settings,
             earlier=self._earlier,
             plugins=self._plugins.names,
             operations=self._plugins.operation_names,
             table_path=self._table.path,
+            leases_path=self._leases.path if self._leases else "",
             counters_path=self._counters_path,
             proxy_fd=proxy.fileno(),
             api_fd=api.fileno(),
@@ -137,6 +145,8 @@ class Supervisor:
             born = loop.time()
             status = await child.wait()
             del self._children[number]
+            if self._leases is not None:
+                self._leases.free_flights(child.pid)  # what it was asking the store about, others may ask now
             if self._stopping.is_set():
                 return
             wait_s = FIRST_RESTART_S if loop.time() - born > YOUNG_S else min(wait_s * 2, LAST_RESTART_S)
@@ -181,8 +191,10 @@ class Supervisor:
     async def _put_in_force(self, loaded: Loaded) -> None:
         for warning in loaded.warnings:
             log.warning(warning)
-        for name in changes_needing_restart(self._settings, loaded.settings):
+        for name in changes_needing_restart(self._started, loaded.settings):
             log.warning("this change needs a restart", extra=logs.fields(setting=name))
+        if stores_of(loaded.settings) != stores_of(self._started):
+            log.warning("limits stay where they are kept until a restart")
         # A worker that is started again must be like the others: plugins keep the options they were collected with.
         settings = msgspec.structs.replace(loaded.settings, plugins=self._settings.plugins)
         self._earlier, self._settings = self._settings, settings

@@ -14,22 +14,24 @@ import uvloop
 
 from cpro import logs
 from cpro._fast.buckets import BucketTable
-from cpro._fast.counters import CounterFile, Recorder, Tally
+from cpro._fast.counters import CounterFile, Recorder
 from cpro.config.model import TLS, Settings
 from cpro.config.tls import client_context, server_context
 from cpro.doors.answers import user_of
 from cpro.doors.api import ApiDoor
+from cpro.doors.api_rate_limit import RateLimit
 from cpro.doors.claims import NOTHING_ADDED, Record
 from cpro.doors.proxy import EVENTS, ProxyDoor
 from cpro.doors.upstream import DROPPED_HEADERS, Count, build_forwards, urls_of
 from cpro.errors import CproError
 from cpro.http.client import HttpClient
 from cpro.http.server import Server
-from cpro.limits.gate import Gate
 from cpro.limits.rules import Rules, compile_rules
 from cpro.metrics import UPSTREAM_OUTCOMES, VERDICTS, Catalogue, Exposition
 from cpro.operation import Reply
+from cpro.run.limits import build_limits
 from cpro.run.orders import Failed, Orders, Ready, Reload, Stop, die_with
+from cpro.run.stores import shards_of
 
 if TYPE_CHECKING:
     from cpro.plugins.plugged import Plugged
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_SHARE = 0.5
 """Part of the upstream timeout that making a connection may take, so that another endpoint can still be tried."""
+API_DRAIN_S = 1.0
+"""How long the API door may still finish requests when all others have stopped."""
 REPLY_LIMIT_BYTES = 16 * 1024 * 1024
 
 
@@ -49,12 +53,14 @@ class Worker:
         self._channel = channel
         self._settings = orders.settings
         self._table = BucketTable.attach(orders.table_path)
-        self._catalogue = Catalogue(orders.operations, orders.plugins)
+        self._catalogue = Catalogue(orders.operations, orders.plugins, shards_of(orders.started))
         self._counter_file = CounterFile.attach(orders.counters_path)
         self._counters = self._counter_file.block(orders.number + 1)
-        self._gate = Gate(self._table, Tally(self._counters, self._catalogue.limit_checks.first))
-        self._proxy = ProxyDoor(self._gate.charge, self._recorder)
-        self._api = ApiDoor(self._metrics if self._settings.prometheus.enabled else None)
+        self._limits = build_limits(orders.started, self._table, orders.leases_path, self._counters, self._catalogue)
+        self._gate = self._limits.gate
+        self._proxy = ProxyDoor(self._gate.charge, self._recorder, self._gate.wait)
+        rate_limit = RateLimit(self._limits.quotas, self._recorder("rate_limit", door="api"))
+        self._api = ApiDoor(self._metrics if orders.started.prometheus.enabled else None, {"rate_limit": rate_limit})
         self._plugged = self._plug() if orders.plugins else None
         self._rules: Rules | None = None
         self._client: HttpClient | None = None
@@ -67,11 +73,11 @@ class Worker:
         if self._orders.earlier is not None:
             self._compile(self._orders.earlier)
         self._configure(self._settings)
-        settings = self._settings
+        started = self._orders.started
         if self._plugged is not None:
-            await self._plugged.start(settings)
-        proxy = Server(self._proxy, max_body_bytes=settings.max_body_size, tls=_listener_tls(settings.proxy.tls))
-        api = Server(self._api, max_body_bytes=settings.max_body_size, tls=_listener_tls(settings.http_api.tls))
+            await self._plugged.start(self._settings)
+        proxy = Server(self._proxy, max_body_bytes=started.max_body_size, tls=_listener_tls(started.proxy.tls))
+        api = Server(self._api, max_body_bytes=started.max_body_size, tls=_listener_tls(started.http_api.tls))
         await proxy.listen(socket.socket(fileno=self._orders.proxy_fd))
         await api.listen(socket.socket(fileno=self._orders.api_fd))
         loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
@@ -81,12 +87,13 @@ class Worker:
         self._channel.send(Ready())
         await self._stopped.wait()
         self._api.stopping = True
-        await proxy.drain(settings.shutdown.timeout.seconds)
+        await proxy.drain(started.shutdown.timeout.seconds)
         if self._plugged is not None:
             await self._plugged.stop()
-        await api.drain(0.0)
+        await api.drain(API_DRAIN_S)
         if self._client is not None:
             await self._client.close(0.0)
+        await self._limits.close()
 
     def _on_message(self) -> None:
         try:
@@ -105,6 +112,7 @@ class Worker:
         self._settings = settings
         self._gate.configure(settings.client.rate_limit, self._compile(settings))
         self._api.configure(settings.http_api)
+        self._limits.quotas.configure(settings.client.rate_limit.store_timeout.seconds)
         retired, self._client = self._client, self._connect(settings)
         forwards = build_forwards(settings.proxy.upstream, self._client, self._counter_of_upstream)
         added = self._plugged.added(settings) if self._plugged else NOTHING_ADDED
@@ -121,6 +129,7 @@ class Worker:
             settings.rpc,
             extra=self._plugged.additions if self._plugged else (),
             previous=self._rules,
+            has_store=self._limits.leaser is not None,
         )
         return self._rules
 
@@ -151,9 +160,9 @@ class Worker:
             drop=DROPPED_HEADERS,
         )
 
-    def _recorder(self, kind: str) -> Record:
-        first = self._catalogue.operations.slot("proxy", kind, VERDICTS[0])
-        return Recorder(self._counters, first, self._catalogue.durations.slot("proxy", kind))
+    def _recorder(self, kind: str, door: str = "proxy") -> Record:
+        first = self._catalogue.operations.slot(door, kind, VERDICTS[0])
+        return Recorder(self._counters, first, self._catalogue.durations.slot(door, kind))
 
     def _counter_of_upstream(self, event: str) -> Count:
         first = self._catalogue.upstream.slot(event, UPSTREAM_OUTCOMES[0])

@@ -1,0 +1,500 @@
+"""Gets tokens of cluster-wide buckets from the store for the operations of this node; one per worker.
+
+What is in hand lies in the lease table, where every worker spends it without asking anybody. This asks the store when
+an operation finds too little there, before it runs low, when nobody spends it any more, and at the end; the arithmetic
+is `leases`. One request per user is under way at a time in a worker, and per bucket on the node (whoever has the
+record's flight); all that begin in one turn of the loop go out together, by shard. The outcome of a request that was
+not answered is unknown: it is never sent again, and what it would have brought counts as spent.
+"""
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from random import random
+from typing import cast
+
+from cpro._fast.leasetable import ASK, SPENT, SPENT_DUE, LeaseTable, Peek, Record
+from cpro.clock import boot_ns
+from cpro.errors import StoreError
+from cpro.limits.gate import USER
+from cpro.limits.leases import Answer, Ask, Lease, Policy, Request, build_ask, is_over, take_answer
+from cpro.limits.redis_store import LeaseStore
+from cpro.limits.rules import Leased
+
+log = logging.getLogger(__name__)
+
+BUSY_RETRY_S = 0.003
+"""When to look again after another worker was found asking about the same bucket."""
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.25, 2.0
+"""How long a store that failed is left alone: doubles while it keeps failing."""
+SWEEP_S, SWEEP_USERS = 0.05, 2000
+"""Every so often so many users are looked at for leases to renew or give back."""
+LEAVE_S, LEAVE_AGAIN_S = 1.0, 0.01
+"""Longest that a stop waits for leases to be taken back; how often it looks whether requests in its way have ended."""
+
+
+class Outcome(Enum):
+    """What a waiting operation hears."""
+
+    GRANTED = "granted"
+    REFUSED = "refused"
+    STORE_AWAY = "store away"
+
+
+Done = Callable[[Outcome], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    done: Done
+    shard: "_Shard"
+    deadline_s: float
+    is_told: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _User:
+    """One user's business with the store in this worker."""
+
+    name: str
+    kind: int
+    shard: "_Shard"
+    lines: dict[Leased, list[_Waiter]] = field(default_factory=dict)
+    """Who waits, by what they have to pay from. An empty line is one that had something in hand when last looked at."""
+    low: Leased | None = None
+    """What runs low and should be refilled before somebody has to wait."""
+    flight: "_Flight | None" = None
+    is_queued: bool = False
+    retry: asyncio.TimerHandle | None = None
+    """Set while another worker was found asking and this one looks again."""
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One request under way."""
+
+    user: _User
+    leased: Leased
+    records: list[Record | None]
+    request: Request
+    waiters: list[_Waiter]
+
+
+class _Shard:
+    """One shard of the store as this worker knows it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.queue: list[_User] = []
+        self.is_away = False
+        self.pause_s = 0.0
+        self.ask_again_s = 0.0
+        self.local_until_ns = 0
+        """Until then buckets kept here while it was away may not be full again: both must admit."""
+
+
+class Leaser:
+    """See the module. `close` before the loop ends."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        table: LeaseTable,
+        policy: Policy,
+        *,
+        timeout_s: float,
+        count_tokens: Callable[[str, int], None],
+        count_error: Callable[[int], None],
+    ) -> None:
+        """`timeout_s` is the longest an operation waits. `count_tokens` hears of granted, spent, returned and expired
+        tokens, `count_error` of each request that failed, by shard."""
+        self._store = store
+        self._table = table
+        self._policy = policy
+        self._timeout_s = timeout_s
+        self._count_tokens = count_tokens
+        self._count_error = count_error
+        self._loop = asyncio.get_running_loop()
+        self._users: dict[tuple[int, str], _User] = {}
+        self._shards: dict[int, _Shard] = {}
+        self._overdue: deque[_Waiter] = deque()  # oldest first: all wait equally long
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing = False
+        self._sending: set[asyncio.Task[None]] = set()
+        self._to_sweep: deque[tuple[int, str]] = deque()
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self._longest_ns = 0
+        self._plans: frozenset[Leased] | None = None
+        self._is_closing = False
+
+    def configure(self, plans: Iterable[Leased], timeout_s: float) -> None:
+        """Rules changed: `plans` are all that may be asked for from now on."""
+        plans = self._plans = frozenset(plans)
+        self._timeout_s = timeout_s
+        self._longest_ns = max((limit.step_ns * limit.tokens for plan in plans for limit in plan.limits), default=0)
+        latest_s = self._loop.time() + timeout_s
+        for waiter in self._overdue:
+            waiter.deadline_s = min(waiter.deadline_s, latest_s)
+        self._set_timer()
+        successors = {_buckets_of(plan): plan for plan in plans}
+        for user in self._users.values():
+            self._succeed(user, successors)
+
+    def is_away(self, name: str) -> bool:
+        """Whether the user's shard is not to be asked now, so that nobody needs to wait to find out."""
+        shard = self._shard_of(name)
+        return shard.is_away and self._loop.time() < shard.ask_again_s
+
+    def keeps_locally(self, name: str, now_ns: int) -> bool:
+        """Whether buckets kept on this node have a say: the user's shard is away, or has not been back for long."""
+        shard = self._shard_of(name)
+        return shard.is_away or now_ns < shard.local_until_ns
+
+    def ask(self, name: str, kind: int, leased: Leased, done: Done) -> None:
+        """Get one operation's tokens; `done` hears within the timeout, never before this returns."""
+        user = self._user(name, kind)
+        waiter = _Waiter(done, user.shard, self._loop.time() + self._timeout_s)
+        if self._is_closing:
+            self._loop.call_soon(self._tell, waiter, Outcome.STORE_AWAY)
+            return
+        user.lines.setdefault(leased, []).append(waiter)
+        self._overdue.append(waiter)
+        if self._timer is None:
+            self._set_timer()
+        self._queue(user)
+
+    def refill(self, name: str, kind: int, leased: Leased) -> None:
+        """What is in hand runs low: get more before somebody has to wait."""
+        user = self._user(name, kind)
+        user.lines.setdefault(leased, [])
+        if not self.is_away(name):
+            user.low = leased
+            self._queue(user)
+
+    async def close(self) -> None:
+        """Give everything back. Whoever still waits decides without the store."""
+        self._is_closing = True
+        self._sweeper.cancel()
+        until_s = self._loop.time() + LEAVE_S
+        while self._leave() and self._loop.time() < until_s:
+            await asyncio.sleep(LEAVE_AGAIN_S)
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=max(0.0, until_s - self._loop.time()))
+        cancelled = list(self._sending)
+        for task in cancelled:
+            task.cancel()
+        await asyncio.gather(*cancelled, return_exceptions=True)
+        for user in self._users.values():
+            if user.retry is not None:
+                user.retry.cancel()
+        for waiter in self._overdue:
+            self._tell(waiter, Outcome.STORE_AWAY)
+        self._overdue.clear()
+        self._set_timer()
+
+    # --- who asks ---
+
+    def _user(self, name: str, kind: int) -> _User:
+        key = (kind, name)
+        user = self._users.get(key)
+        if user is None:
+            user = self._users[key] = _User(name, kind, self._shard_of(name))
+            self._to_sweep.append(key)
+        return user
+
+    def _shard_of(self, name: str) -> _Shard:
+        number = self._store.shard_of(name)
+        shard = self._shards.get(number)
+        if shard is None:
+            shard = self._shards[number] = _Shard(number)
+        return shard
+
+    def _succeed(self, user: _User, successors: Mapping[tuple[bytes, ...], Leased]) -> None:
+        """Go on by new rules about the same buckets. What has no successor is swept, and given back."""
+        lines: dict[Leased, list[_Waiter]] = {}
+        for leased, line in user.lines.items():
+            lines.setdefault(successors.get(_buckets_of(leased), leased), []).extend(line)
+        user.lines = lines
+        user.low = None
+
+    def _queue(self, user: _User) -> None:
+        """Have the user's requests go out at the end of this turn of the loop."""
+        if user.is_queued or user.flight is not None or self._is_closing:
+            return
+        user.is_queued = True
+        user.shard.queue.append(user)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        users = [user for shard in self._shards.values() for user in shard.queue]
+        for shard in self._shards.values():
+            shard.queue = []
+        for user in users:
+            user.is_queued = False
+        flights: list[_Flight] = []
+        try:
+            for user in users:
+                flight = self._begin_next(user)
+                if flight is not None:
+                    flights.append(flight)
+        finally:
+            self._send(flights)
+
+    def _begin_next(self, user: _User) -> _Flight | None:
+        """The next request of a user: for those who wait, in turns, else for a bucket that runs low."""
+        if user.flight is not None or self._is_closing:
+            return None
+        for leased in list(user.lines):
+            if self._serve(user, leased):
+                flight = self._begin(user, leased, user.lines[leased])
+                if flight is not None:
+                    return flight
+                self._retry(user)
+        low, user.low = user.low, None
+        return None if low is None else self._begin(user, low, [])
+
+    def _retry(self, user: _User) -> None:
+        if user.retry is None:
+            pause_s = BUSY_RETRY_S * (1 + random())  # noqa: S311 -- jitter
+            user.retry = self._loop.call_later(pause_s, self._on_retry, user)
+
+    def _on_retry(self, user: _User) -> None:
+        user.retry = None
+        self._queue(user)
+
+    def _begin(self, user: _User, leased: Leased, waiters: list[_Waiter], *, leave: bool = False) -> _Flight | None:
+        """Build the request about one plan's buckets; None while another worker asks about one of them."""
+        now_ns = boot_ns()
+        records: list[Record | None] = []
+        for place in range(len(leased.limits)):
+            record = self._table.claim(leased.plan, place, user.name, user.kind, os.getpid(), now_ns)
+            if record is None:
+                _release(records)
+                return None
+            records.append(record or None)  # where the table is full, the store decides about each operation by itself
+        asks = tuple(
+            build_ask(_lease(record), limit, self._table.holder_id, now_ns, self._policy, len(waiters), leave=leave)
+            if record
+            else Ask(limit)
+            for record, limit in zip(records, leased.limits, strict=True)
+        )
+        flight = _Flight(user, leased, records, Request(_key_of(user), asks, len(waiters)), waiters)
+        user.lines.pop(leased, None)
+        user.lines[leased] = []  # behind the user's other plans: they take turns
+        if user.low is leased:
+            user.low = None
+        user.flight = flight
+        return flight
+
+    def _serve(self, user: _User, leased: Leased) -> bool:
+        """Let those who wait spend what has come meanwhile, refuse them if there is none; whether any still wait."""
+        line = [waiter for waiter in user.lines[leased] if not waiter.is_told]
+        while line:
+            got = self._table.spend(leased.plan, user.name, user.kind, boot_ns())
+            if got == ASK:
+                break
+            self._tell(line.pop(0), Outcome.GRANTED if got in (SPENT, SPENT_DUE) else Outcome.REFUSED)
+        user.lines[leased] = line
+        return bool(line)
+
+    # --- the store ---
+
+    def _send(self, flights: Sequence[_Flight]) -> None:
+        by_shard: dict[int, list[_Flight]] = {}
+        for flight in flights:
+            by_shard.setdefault(flight.user.shard.number, []).append(flight)
+        for number, some in by_shard.items():
+            self._on_sending(self._shards[number])
+            task = self._loop.create_task(self._take(number, some))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _take(self, shard: int, flights: list[_Flight]) -> None:
+        requests = [flight.request for flight in flights]
+        open_ = set(range(len(flights)))
+
+        def hear(index: int, answer: Answer | StoreError) -> None:
+            if index in open_:
+                open_.discard(index)
+                self._land(flights[index], answer)
+
+        try:
+            await self._store.take(shard, requests, hear)
+        except StoreError as error:
+            for index in sorted(open_):
+                hear(index, error)
+        finally:
+            for index in sorted(open_):  # cancelled
+                self._abandon(flights[index])
+
+    def _land(self, flight: _Flight, answer: Answer | StoreError) -> None:
+        user = flight.user
+        if isinstance(answer, StoreError):
+            self._on_error(user.shard, answer)
+            self._abandon(flight)
+            return
+        self._on_answer(user.shard)
+        now_ns = boot_ns()
+        try:
+            for place, (record, ask) in enumerate(zip(flight.records, flight.request.asks, strict=True)):
+                if record:
+                    self._book(record, ask, answer, place, now_ns)
+        finally:
+            _release(flight.records)
+            user.flight = None
+        for number, waiter in enumerate(flight.waiters):
+            self._tell(waiter, Outcome.GRANTED if number < answer.admitted else Outcome.REFUSED)
+        self._count_tokens("spent", answer.admitted * len(flight.records))
+        if user.low is not None or any(user.lines.values()):
+            self._queue(user)
+
+    def _book(self, record: Record, ask: Ask, answer: Answer, place: int, now_ns: int) -> None:
+        if take_answer(_lease(record), ask, answer, place, now_ns, self._policy):
+            self._count_tokens("granted", answer.balances[place].extra + answer.admitted)
+
+    def _abandon(self, flight: _Flight) -> None:
+        """No answer: what it would have brought counts as spent, and those who wait decide without the store."""
+        _release(flight.records)
+        user = flight.user
+        user.flight = None
+        for line in (flight.waiters, *user.lines.values()):
+            for waiter in line:
+                self._tell(waiter, Outcome.STORE_AWAY)
+        for leased in user.lines:
+            user.lines[leased] = []
+
+    def _on_error(self, shard: _Shard, error: StoreError) -> None:
+        self._count_error(shard.number)
+        if not shard.is_away:
+            shard.is_away = True
+            shard.pause_s = FIRST_PAUSE_S
+            log.error("store of limits is away", extra={"fields": {"shard": shard.number, "error": str(error)}})
+            self._pause(shard)
+
+    def _on_sending(self, shard: _Shard) -> None:
+        """A shard that is away is tried by those of one turn of the loop; the others need not wait to hear of it."""
+        if shard.is_away:
+            shard.pause_s = min(shard.pause_s * 2, LAST_PAUSE_S)
+            self._pause(shard)
+
+    def _pause(self, shard: _Shard) -> None:
+        shard.ask_again_s = self._loop.time() + shard.pause_s * (0.5 + random() / 2)  # noqa: S311 -- jitter
+
+    def _on_answer(self, shard: _Shard) -> None:
+        if shard.is_away:
+            shard.is_away = False
+            shard.local_until_ns = boot_ns() + self._longest_ns
+            log.info("store of limits is back", extra={"fields": {"shard": shard.number}})
+
+    # --- time ---
+
+    def _tell(self, waiter: _Waiter, outcome: Outcome) -> None:
+        if not waiter.is_told:
+            waiter.is_told = True
+            try:
+                waiter.done(outcome)
+            except Exception:  # its own affair: others wait to be told
+                log.exception("an operation that waited for the store failed")
+
+    def _on_timer(self) -> None:
+        """Nobody waits longer than the timeout; the request goes on, its answer is booked when it comes."""
+        now_s = self._loop.time() + 0.0005
+        while self._overdue and (self._overdue[0].is_told or self._overdue[0].deadline_s <= now_s):
+            waiter = self._overdue.popleft()
+            if not waiter.is_told:  # what is decided without the store holds up what is decided with it
+                waiter.shard.local_until_ns = boot_ns() + self._longest_ns
+            self._tell(waiter, Outcome.STORE_AWAY)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._overdue[0].deadline_s, self._on_timer) if self._overdue else None
+
+    def _sweep(self) -> None:
+        """Renew what would be lost, give back what nobody spends, forget users who have nothing here."""
+        now_ns = boot_ns()
+        flights = []
+        for _ in range(min(len(self._to_sweep), SWEEP_USERS)):
+            key = self._to_sweep.popleft()
+            user = self._users[key]
+            flight = self._tidy(user, now_ns)
+            if flight is not None:
+                flights.append(flight)
+            if user.lines or user.flight is not None:
+                self._to_sweep.append(key)
+            else:
+                del self._users[key]
+        self._send(flights)
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _leave(self) -> bool:
+        """Give back what nothing else is asking about; whether there is more."""
+        is_more = False
+        flights = []
+        now_ns = boot_ns()
+        for user in self._users.values():
+            if user.shard.is_away:
+                continue
+            while user.flight is None and user.lines:
+                leased = next(iter(user.lines))
+                if self._in_hand(user, leased, now_ns):
+                    flight = self._begin(user, leased, [], leave=True)
+                    if flight is None:
+                        break
+                    flights.append(flight)
+                del user.lines[leased]
+            is_more = is_more or bool(user.lines)
+        self._send(flights)
+        return is_more
+
+    def _tidy(self, user: _User, now_ns: int) -> _Flight | None:
+        if user.flight is not None or user.is_queued:
+            return None
+        for leased, line in list(user.lines.items()):
+            if line:
+                continue
+            records = self._in_hand(user, leased, now_ns)
+            if not records:
+                del user.lines[leased]
+            elif self._plans is not None and leased not in self._plans:
+                flight = None if user.shard.is_away else self._begin(user, leased, [], leave=True)
+                if flight is not None:
+                    del user.lines[leased]
+                    return flight
+            elif not user.shard.is_away and any(is_over(_lease(record), now_ns, self._policy) for record in records):
+                return self._begin(user, leased, [])
+        return None
+
+    def _in_hand(self, user: _User, leased: Leased, now_ns: int) -> list[Peek]:
+        """Those of a plan's records that have tokens."""
+        tags = [self._table.tag_of(leased.plan, place, user.name, user.kind) for place in range(len(leased.limits))]
+        found = [self._table.peek_tag(tag) for tag in tags]
+        return [record for record in found if record is not None and record.in_hand(now_ns)]
+
+
+def _key_of(user: _User) -> str:
+    """Whose buckets the store keeps: what stands in for an anonymous user may not meet a user of that name."""
+    return user.name if user.kind == USER else f"\0{user.kind}:{user.name}"
+
+
+def _buckets_of(leased: Leased) -> tuple[bytes, ...]:
+    return tuple(limit.identity for limit in leased.limits)
+
+
+def _lease(record: Record | Peek) -> Lease:
+    """A record of the shared table has the face of a Lease."""
+    return cast(Lease, record)
+
+
+def _release(records: Iterable[Record | None]) -> None:
+    for record in records:
+        if record is not None:
+            record.release()

@@ -1,0 +1,162 @@
+"""Contract 4.2 over several nodes: real cpro processes share `redis_user_command` through real Redis servers."""
+
+import asyncio
+import time
+
+import pytest
+
+from cpro._fast.hashing import fnv1a64, jump
+from tests.support.envelope import worst_overshoot
+from tests.support.hammer import Hammer
+from tests.support.redis import RedisCluster, RedisServer
+from tests.support.service import REFUSED, Service, event, limits
+
+RATE, BURST = 200, 200
+
+
+def node(folder, redis: dict, *, workers: int = 2, **rate_limit) -> Service:
+    shared = limits("redis_user_command", publish=(RATE, "1s"))
+    shared["client"]["rate_limit"].update(rate_limit)
+    return Service(folder, {**shared, "redis": redis, "proxy": {"without_upstream": "allow"}, "workers": workers})
+
+
+def together(hammers: list[Hammer], seconds: float, *meanwhile) -> list[tuple[float, float]]:
+    """What all of them got."""
+
+    async def run() -> None:
+        await asyncio.gather(hammers[0].run(seconds, *meanwhile), *(hammer.run(seconds) for hammer in hammers[1:]))
+
+    asyncio.run(run())
+    return [times for hammer in hammers for times in hammer.admitted]
+
+
+def check(history, began: float, least_share: float = 0.95) -> None:
+    lasted = max(received for _, received in history) - began
+    assert worst_overshoot(history, BURST, RATE) <= 0
+    assert len(history) >= least_share * (BURST + RATE * lasted)
+
+
+@pytest.fixture
+def redis(tmp_path):
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def three_shards(tmp_path):
+    with (
+        RedisServer(tmp_path / "a") as one,
+        RedisServer(tmp_path / "b") as two,
+        RedisServer(tmp_path / "c") as three,
+    ):
+        yield [one, two, three]
+
+
+def test_two_nodes_share_a_users_limit(tmp_path, redis):
+    settings = {"address": redis.address}
+    with node(tmp_path / "1", settings) as one, node(tmp_path / "2", settings) as two:
+        hammers = [Hammer(lambda: one.proxy, 32), Hammer(lambda: two.proxy, 32)]
+        began = time.monotonic()
+        check(together(hammers, 4), began)
+        assert all(hammer.refused for hammer in hammers)
+        assert min(len(hammer.admitted) for hammer in hammers) > 50, "one node must not starve the other"
+
+
+def test_users_of_all_shards_are_limited_over_both_nodes(tmp_path, three_shards):
+    settings = {"address": [server.address for server in three_shards]}
+    users = {jump(fnv1a64(user.encode()), 3): user for user in map(str, range(20))}
+    with node(tmp_path / "1", settings) as one, node(tmp_path / "2", settings) as two:
+        for shard, user in users.items():
+            began = time.monotonic()
+            hammers = [Hammer(lambda: one.proxy, 8, user), Hammer(lambda: two.proxy, 8, user)]
+            check(together(hammers, 2), began, least_share=0.9)
+            assert three_shards[shard].run("EXISTS", f"cpro:limit:{user}") == 1
+
+
+def test_nodes_share_limits_through_a_cluster(tmp_path):
+    with RedisCluster(tmp_path / "cluster") as cluster:
+        settings = {"cluster_address": [cluster.seeds]}
+        with node(tmp_path / "1", settings) as one, node(tmp_path / "2", settings) as two:
+            began = time.monotonic()
+            check(together([Hammer(lambda: one.proxy, 16), Hammer(lambda: two.proxy, 16)], 3), began)
+
+
+def test_a_node_that_is_killed_takes_no_more_than_its_lease_along(tmp_path, redis):
+    settings = {"address": redis.address}
+    with node(tmp_path / "1", settings) as one, node(tmp_path / "2", settings) as two:
+        hammers = [Hammer(lambda: one.proxy, 16), Hammer(lambda: two.proxy, 16)]
+        history = together(hammers, 4, (1.5, two.kill_all))
+        assert worst_overshoot(history, BURST, RATE) <= 0
+        two.start()
+        history += together([Hammer(lambda: one.proxy, 16), Hammer(lambda: two.proxy, 16)], 2)
+        assert worst_overshoot(history, BURST, RATE) <= 0
+
+
+def test_a_stop_gives_everything_back(tmp_path, redis):
+    settings = {"address": redis.address}
+    shared = {
+        **limits("redis_user_command", publish=(100, "1h")),
+        "redis": settings,
+        "proxy": {"without_upstream": "allow"},
+    }
+    with Service(tmp_path / "1", shared) as one:
+        assert [one.post("publish", event())[1] for _ in range(30)] == [{"result": {}}] * 30
+        assert one.stop() == 0
+    with Service(tmp_path / "2", shared) as two:
+        answers = [two.post("publish", event())[1] for _ in range(80)]
+    assert answers == [{"result": {}}] * 70 + [REFUSED] * 10
+
+
+@pytest.mark.parametrize(("policy", "answer"), [("allow", {"result": {}}), ("deny", REFUSED)])
+def test_while_redis_is_away_on_store_error_decides(tmp_path, redis, policy, answer):
+    with node(tmp_path / "1", {"address": redis.address}, on_store_error=policy) as one:
+        redis.stop()
+        assert [one.post("publish", event(user=str(n)))[1] for n in range(5)] == [answer] * 5
+        one.wait_for("store of limits is away")
+        assert one.metric('cpro_store_errors_total{store="limits"}') >= 1
+
+
+def test_while_redis_is_away_local_keeps_the_limit_on_the_node(tmp_path, redis):
+    with node(tmp_path / "1", {"address": redis.address}) as one:
+        redis.stop()
+        hammer = Hammer(lambda: one.proxy, 16)
+        history = together([hammer], 2)
+        assert worst_overshoot(history, BURST, RATE) <= 0
+        assert len(history) >= BURST
+        redis.restart()
+        until = time.monotonic() + 5
+        while one.metric('cpro_redis_round_trips_total{shard="0"}') == 0 or time.monotonic() < until - 3:
+            assert one.post("publish", event(user=f"other{time.monotonic()}"))[1] == {"result": {}}
+            time.sleep(0.05)
+        one.wait_for("store of limits is back")
+
+
+def test_an_operation_never_waits_longer_than_store_timeout(tmp_path, redis):
+    with node(tmp_path / "1", {"address": redis.address, "io_timeout": "5s"}, store_timeout="150ms") as one:
+        assert one.post("publish", event())[1] == {"result": {}}
+        redis.pause()
+        try:
+            began = time.monotonic()
+            assert one.post("publish", event(user="new"))[1] == {"result": {}}
+            assert time.monotonic() - began < 1.0
+        finally:
+            redis.resume()
+
+
+def test_a_user_over_the_limit_asks_redis_a_few_times_a_second(tmp_path, redis):
+    with node(tmp_path / "1", {"address": redis.address}, workers=1) as one:
+        together([Hammer(lambda: one.proxy, 16)], 1)
+        before = one.metric('cpro_redis_round_trips_total{shard="0"}')
+        together([Hammer(lambda: one.proxy, 16)], 3)
+        assert one.metric('cpro_redis_round_trips_total{shard="0"}') - before <= 3 * 6
+
+
+def test_dry_run_refuses_nothing(tmp_path, redis):
+    shared = {
+        **limits("redis_user_command", publish=(2, "1h"), dry_run=True),
+        "redis": {"address": redis.address},
+        "proxy": {"without_upstream": "allow"},
+    }
+    with Service(tmp_path / "1", shared) as one:
+        assert [one.post("publish", event())[1] for _ in range(5)] == [{"result": {}}] * 5
+        assert one.metric('cpro_limit_checks_total{block="redis",verdict="dry_run"}') == 3
