@@ -1,0 +1,343 @@
+"""A worker's leaser against a store that is late, away or broken: everybody is told once, nothing is left behind."""
+
+import asyncio
+import gc
+import os
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from cpro._fast.buckets import Layer, Plan
+from cpro._fast.leasetable import LeasePlan, LeaseTable
+from cpro.clock import boot_ns
+from cpro.errors import StoreUnavailableError
+from cpro.limits.gate import BY_ADDRESS, USER
+from cpro.limits.leaser import Leaser, Outcome
+from cpro.limits.leases import Answer, Balance, Limit, Policy
+from cpro.limits.rules import Leased
+
+TIMEOUT_S = 0.1
+
+
+def plan_of(*identities: int, tokens: int = 100) -> Leased:
+    step_ns = 10**9 // tokens
+    limits = tuple(Limit(identity, step_ns, tokens * step_ns) for identity in identities)
+    layers = [Layer(2, 1, identity, step_ns, tokens * step_ns, 0, 0) for identity in identities]
+    leases = LeasePlan(identities, [limit.tokens for limit in limits], [limit.chunk for limit in limits])
+    return Leased(leases, limits, Plan([], (False,) * 3), Plan(layers, (False,) * 3))
+
+
+class Store:
+    """Admits what is asked and grants all extra, when `hold` lets it; remembers every request."""
+
+    def __init__(self, shards: int = 1) -> None:
+        self.shards = shards
+        self.requests: list = []
+        self.granted: dict[bytes, int] = {}
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.error: Exception | None = None
+
+    def shard_of(self, user: str) -> int:
+        return len(user) % self.shards
+
+    async def take(self, shard: int, requests, deliver) -> None:
+        self.requests += requests
+        await self.may_answer.wait()
+        await asyncio.sleep(0.001)
+        if self.error is not None:
+            raise self.error
+        for index, request in enumerate(requests):
+            balances = []
+            for ask in request.asks:
+                total = self.granted.get(ask.lease_id, 0) + ask.extra
+                self.granted[ask.lease_id] = total
+                balances.append(Balance(total, ask.extra, 50, ask.acked))
+            deliver(index, Answer(False, request.need, 0, tuple(balances)))
+
+
+class Bench:
+    """A leaser over a fake store and a real table."""
+
+    def __init__(self, path: str, shards: int = 1) -> None:
+        self.table = LeaseTable.create_or_open(path, 10_000, bytes(16), boot_ns())
+        self.store = Store(shards)
+        self.leaser = Leaser(
+            self.store,  # type: ignore[arg-type]
+            self.table,
+            Policy(),
+            timeout_s=TIMEOUT_S,
+            count_tokens=lambda event, tokens: None,
+            count_error=lambda shard: None,
+        )
+        self.told: list[Outcome] = []
+
+    def ask(self, leased: Leased, user: str = "42", kind: int = USER) -> list[Outcome]:
+        told: list[Outcome] = []
+        self.leaser.ask(user, kind, leased, told.append)
+        return told
+
+    def lease(self, leased: Leased, tokens: int, user: str = "42") -> None:
+        """Put tokens in hand, as if the store had granted them."""
+        for place in range(len(leased.limits)):
+            record = self.table.claim(leased.plan, place, user, USER, os.getpid(), boot_ns())
+            assert record
+            now_ns = boot_ns()
+            record.granted, record.tokens = record.granted + tokens, record.tokens + tokens
+            record.deadline_ns, record.asked_ns = now_ns + 9 * 10**9, now_ns
+            record.release()
+
+    def tokens(self, leased: Leased, user: str = "42") -> list[int]:
+        found = []
+        for place in range(len(leased.limits)):
+            record = self.table.peek_tag(self.table.tag_of(leased.plan, place, user, USER))
+            found.append(record.in_hand(boot_ns()) if record else 0)
+        return found
+
+
+def run(path, scenario: Callable, shards: int = 1) -> None:
+    async def main() -> None:
+        bench = Bench(str(path / "leases"), shards)
+        try:
+            await scenario(bench)
+        finally:
+            bench.store.may_answer.set()
+            await bench.leaser.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert not bench.leaser._overdue
+        assert bench.leaser._timer is None
+        gc.collect()
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def other_worker():
+    """A living process that can be found asking."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process.pid
+        process.kill()
+
+
+def test_each_of_many_is_told_once_and_nothing_is_left(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        one, two = plan_of(1, 9), plan_of(2, 9)
+        told = [bench.ask(plan, str(n % 7)) for n in range(200) for plan in (one, two)]
+        await asyncio.sleep(0.3)
+        assert all(len(each) == 1 for each in told)
+        assert {each[0] for each in told} == {Outcome.GRANTED}
+
+    run(tmp_path, scenario)
+
+
+def test_two_plans_of_a_user_take_turns(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        busy, quiet = plan_of(1, tokens=1), plan_of(2, tokens=1)
+        heard: list[Outcome] = []
+
+        def again(outcome: Outcome) -> None:
+            bench.leaser.ask("42", USER, busy, again)  # somebody always waits for this plan
+
+        for _ in range(3):
+            bench.leaser.ask("42", USER, busy, again)
+        await asyncio.sleep(0.02)
+        began = time.monotonic()
+        bench.leaser.ask("42", USER, quiet, lambda outcome: heard.append(outcome))
+        while not heard:
+            await asyncio.sleep(0.001)
+        assert heard == [Outcome.GRANTED]
+        assert time.monotonic() - began < TIMEOUT_S / 2
+
+    run(tmp_path, scenario)
+
+
+def test_a_plan_that_another_worker_asks_about_holds_up_no_other(tmp_path, other_worker):
+    async def scenario(bench: Bench) -> None:
+        taken, free = plan_of(1), plan_of(2)
+        record = bench.table.claim(taken.plan, 0, "42", USER, other_worker, boot_ns())
+        held, told = bench.ask(taken), bench.ask(free)
+        await asyncio.sleep(0.02)
+        assert (held, told) == ([], [Outcome.GRANTED])
+        record.release()
+        await asyncio.sleep(0.02)
+        assert held == [Outcome.GRANTED]
+
+    run(tmp_path, scenario)
+
+
+def test_many_who_find_another_worker_asking_look_again_with_one_timer(tmp_path, other_worker):
+    async def scenario(bench: Bench) -> None:
+        leased = plan_of(1)
+        record = bench.table.claim(leased.plan, 0, "42", USER, other_worker, boot_ns())
+        looks = 0
+        begin = bench.leaser._begin
+
+        def counted(*arguments, **keywords):
+            nonlocal looks
+            looks += 1
+            return begin(*arguments, **keywords)
+
+        bench.leaser._begin = counted  # type: ignore[method-assign]
+        for _ in range(50):
+            bench.ask(leased)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        looks = 0
+        await asyncio.sleep(0.06)
+        assert 5 <= looks <= 25, "a look every 3 to 6 ms, however many wait"
+        record.release()
+
+    run(tmp_path, scenario)
+
+
+def test_a_stop_gives_back_all_plans_of_a_user_also_what_is_just_being_asked_for(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        one, two, three = plan_of(1, 9), plan_of(2, 9), plan_of(3)
+        for leased in (one, two, three):
+            bench.lease(leased, 20)
+            bench.leaser.refill("42", USER, leased)
+        bench.store.may_answer.clear()
+        await asyncio.sleep(0.01)  # the refill of one of them is under way
+        closing = asyncio.ensure_future(bench.leaser.close())
+        await asyncio.sleep(0.05)
+        bench.store.may_answer.set()
+        await closing
+        assert [bench.tokens(leased) for leased in (one, two, three)] == [[0, 0], [0, 0], [0]]
+
+    run(tmp_path, scenario)
+
+
+def test_a_stop_tells_those_who_wait_and_takes_a_second_at_most_when_a_shard_hangs(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        bench.leaser.configure((), 30)
+        bench.store.may_answer.clear()
+        told = [bench.ask(plan_of(1), str(n)) for n in range(5)] + [bench.ask(plan_of(2), "1")]
+        await asyncio.sleep(0.01)
+        began = time.monotonic()
+        await bench.leaser.close()
+        assert time.monotonic() - began < 1.3
+        assert told == [[Outcome.STORE_AWAY]] * 6
+        late = bench.ask(plan_of(1))
+        await asyncio.sleep(0)
+        assert late == [Outcome.STORE_AWAY]
+
+    run(tmp_path, scenario)
+
+
+def test_one_whose_answer_fails_takes_nobody_along(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        def broken(outcome: Outcome) -> None:
+            raise ZeroDivisionError
+
+        leased = plan_of(1)
+        bench.leaser.ask("1", USER, leased, broken)
+        told = [bench.ask(leased, "1"), bench.ask(leased, "2")]
+        await asyncio.sleep(0.05)
+        assert told == [[Outcome.GRANTED]] * 2
+        bench.store.may_answer.clear()
+        bench.leaser.ask("3", USER, leased, broken)
+        late = bench.ask(leased, "4")
+        await asyncio.sleep(TIMEOUT_S * 1.5)
+        assert late == [Outcome.STORE_AWAY]
+
+    run(tmp_path, scenario)
+
+
+def test_a_shard_that_is_away_is_tried_by_one_while_others_need_not_wait(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        leased = plan_of(1)
+        bench.leaser.configure([leased], TIMEOUT_S)
+        bench.store.error = StoreUnavailableError("gone")
+        assert not bench.leaser.is_away("1")
+        bench.ask(leased, "1")
+        await asyncio.sleep(0.02)
+        assert bench.leaser.is_away("1")
+        await asyncio.sleep(0.3)
+        assert not bench.leaser.is_away("1")
+        bench.store.error = None
+        bench.store.may_answer.clear()  # it hangs
+        bench.ask(leased, "2")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert bench.leaser.is_away("3")
+        bench.store.may_answer.set()
+        await asyncio.sleep(0.02)
+        assert not bench.leaser.is_away("3")
+        assert bench.leaser.keeps_locally("3", boot_ns())
+
+    run(tmp_path, scenario)
+
+
+def test_what_a_slow_store_left_to_the_node_counts_on_the_node_afterwards(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        leased = plan_of(1)
+        bench.leaser.configure([leased], TIMEOUT_S)
+        bench.store.may_answer.clear()
+        told = bench.ask(leased)
+        assert not bench.leaser.keeps_locally("42", boot_ns())
+        await asyncio.sleep(TIMEOUT_S * 1.3)
+        assert told == [Outcome.STORE_AWAY]
+        assert bench.leaser.keeps_locally("42", boot_ns())
+
+    run(tmp_path, scenario)
+
+
+def test_after_a_reload_only_the_new_limit_is_asked_for(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        old, new, gone = plan_of(1), plan_of(1, tokens=10), plan_of(2)
+        bench.leaser.configure([old, gone], TIMEOUT_S)
+        bench.ask(old)
+        bench.ask(gone)
+        await asyncio.sleep(0.02)
+        bench.lease(old, 20)
+        bench.lease(gone, 20)
+        bench.leaser.configure([new], TIMEOUT_S)
+        bench.store.requests.clear()
+        await asyncio.sleep(0.2)
+        assert bench.tokens(gone) == [0], "given back at once"
+        assert [request.asks[0].limit for request in bench.store.requests] == [gone.limits[0]]
+        bench.leaser.refill("42", USER, new)
+        await asyncio.sleep(0.01)
+        assert list(bench.leaser._users[(USER, "42")].lines) == [new]
+
+    run(tmp_path, scenario)
+
+
+def test_a_shorter_timeout_holds_for_those_who_wait_already(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        leased = plan_of(1)
+        bench.leaser.configure([leased], 30)
+        bench.store.may_answer.clear()
+        told = bench.ask(leased)
+        await asyncio.sleep(0.01)
+        bench.leaser.configure([leased], 0.05)
+        await asyncio.sleep(0.1)
+        assert told == [Outcome.STORE_AWAY]
+
+    run(tmp_path, scenario)
+
+
+def test_a_user_and_an_address_of_the_same_name_have_keys_of_their_own(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        leased = plan_of(1)
+        bench.ask(leased, "10.0.0.1", USER)
+        bench.ask(leased, "10.0.0.1", BY_ADDRESS)
+        await asyncio.sleep(0.05)
+        assert len({request.user for request in bench.store.requests}) == 2
+        assert "10.0.0.1" in {request.user for request in bench.store.requests}
+
+    run(tmp_path, scenario)
+
+
+def test_users_who_have_nothing_here_are_forgotten(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        leased = plan_of(1)
+        for n in range(5000):
+            bench.ask(leased, str(n))
+        await asyncio.sleep(TIMEOUT_S + 0.7)
+        assert bench.leaser._users == {}
+        assert not bench.leaser._to_sweep
+
+    run(tmp_path, scenario)
