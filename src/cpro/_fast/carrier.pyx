@@ -13,6 +13,7 @@ import re
 import select
 
 cimport cython
+from libc.stdint cimport uint8_t
 
 from cpro._fast.http1 cimport Response, ResponseParser
 
@@ -128,7 +129,8 @@ cdef class Carrier:
         cdef bint is_free = response.keep_alive and self.is_in_step()
         if is_free:
             self.is_fresh = False
-            self.note_keep_alive(response.header(b"keep-alive"))
+            if self.keep_alive is not None or response.find(<const uint8_t *>b"keep-alive", 10, 0) >= 0:
+                self.note_keep_alive(response.header(b"keep-alive"))
             self.idle_since_s = self.loop_time()
             self.reuse_until_s = self.idle_since_s + self.idle_limit_s
         else:
@@ -151,9 +153,7 @@ cdef class Carrier:
 
     cdef bint is_in_step(self) except -1:
         """Whether the next reply will be the next request's: nothing read beyond this one, nothing left to write."""
-        if self.parser.excess:
-            return False
-        return not self.transport.is_closing() and self.transport.get_write_buffer_size() == 0
+        return not self.parser.excess and self.transport.get_write_buffer_size() == 0
 
     cdef int note_keep_alive(self, bytes value) except -1:
         if value == self.keep_alive:
