@@ -13,6 +13,7 @@ from benchmarks.load.machine import describe
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "micro.json"
 CHECK = "charge: 1 bucket, 100k users"
+SNUG_CHECK = "charge in a table with room for 150k"
 
 
 def main() -> int:
@@ -35,7 +36,12 @@ def main() -> int:
         "|---|---|---|",
         *(f"| {name} | {one['best_ns']:,.0f} | {one['median_ns']:,.0f} |" for name, one in calls.items()),
     ]
-    lines += ["", f"A check over 100k users: {calls[CHECK]['best_ns']:.0f} ns; to ship at: 80 ns, aim: 50 ns."]
+    snug, roomy = (calls[name]["best_ns"] for name in (SNUG_CHECK, CHECK))
+    lines += [
+        "",
+        f"A check over 100k users: {snug:.0f} ns in a table with room for 150k buckets (3 MB), {roomy:.0f} ns in one for"
+        " a million (23 MB), where most checks also miss the processor's list of pages; to ship at: 80 ns, aim: 50 ns.",
+    ]
     print("\n".join(lines))
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({"machine": machine, "calls": calls}, indent=1) + "\n")
