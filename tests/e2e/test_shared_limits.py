@@ -107,6 +107,22 @@ def test_a_stop_gives_everything_back(tmp_path, redis):
     assert answers == [{"result": {}}] * 70 + [REFUSED] * 10
 
 
+def test_tokens_that_nobody_spends_go_back_and_every_token_is_accounted_for(tmp_path, redis):
+    with node(tmp_path / "1", {"address": redis.address}, workers=1) as one:
+        admitted = sum(one.post("publish", event())[1] == {"result": {}} for _ in range(40))
+
+        def tokens(event_: str) -> float:
+            return one.metric(f'cpro_lease_tokens_total{{event="{event_}"}}')
+
+        until = time.monotonic() + 12
+        while not tokens("returned"):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert tokens("spent") == admitted == 40
+        assert tokens("granted") == tokens("spent") + tokens("returned")
+        assert tokens("expired") == 0
+
+
 @pytest.mark.parametrize(("policy", "answer"), [("allow", {"result": {}}), ("deny", REFUSED)])
 def test_while_redis_is_away_on_store_error_decides(tmp_path, redis, policy, answer):
     with node(tmp_path / "1", {"address": redis.address}, on_store_error=policy) as one:

@@ -21,7 +21,7 @@ from cpro._fast.leasetable import ASK, SPENT, SPENT_DUE, LeaseTable, Peek, Recor
 from cpro.clock import boot_ns
 from cpro.errors import StoreError
 from cpro.limits.gate import USER
-from cpro.limits.leases import Answer, Ask, Lease, Policy, Request, build_ask, is_over, take_answer
+from cpro.limits.leases import Answer, Ask, Lease, Limit, Policy, Request, build_ask, is_over, take_answer
 from cpro.limits.redis_store import LeaseStore
 from cpro.limits.rules import Leased
 
@@ -280,9 +280,7 @@ class Leaser:
                 return None
             records.append(record or None)  # where the table is full, the store decides about each operation by itself
         asks = tuple(
-            build_ask(_lease(record), limit, self._table.holder_id, now_ns, self._policy, len(waiters), leave=leave)
-            if record
-            else Ask(limit)
+            self._ask(_lease(record), limit, now_ns, len(waiters), leave=leave) if record else Ask(limit)
             for record, limit in zip(records, leased.limits, strict=True)
         )
         flight = _Flight(user, leased, records, Request(_key_of(user), asks, len(waiters)), waiters)
@@ -333,6 +331,16 @@ class Leaser:
         finally:
             for index in sorted(open_):  # cancelled
                 self._abandon(flights[index])
+
+    def _ask(self, lease: Lease, limit: Limit, now_ns: int, need: int, *, leave: bool) -> Ask:
+        """Build what is asked about one lease, and count what has become of its tokens since the last time."""
+        expired = lease.tokens if now_ns >= lease.deadline_ns else 0
+        spent_then, returned = lease.spent_then, lease.returned
+        ask = build_ask(lease, limit, self._table.holder_id, now_ns, self._policy, need, leave=leave)
+        self._count_tokens("expired", expired)
+        self._count_tokens("spent", max(0, ask.spent - spent_then - expired))
+        self._count_tokens("returned", max(0, ask.returned - returned))
+        return ask
 
     def _land(self, flight: _Flight, answer: Answer | StoreError) -> None:
         user = flight.user
