@@ -114,7 +114,10 @@ class Pool:
 
     def on_reply(self, connection: Carrier, is_free: bool, exchange: Exchange, response: Response) -> None:
         if is_free:
-            self._on_free(connection)
+            if self._waiting or self._closing or connection.reuse_until_s < self._sweep_at_s:
+                self._on_free(connection)
+            else:
+                self._idle.append(connection)
         if self.health.failures:
             self.health.on_answer()
         self._owner.on_outcome(exchange, response)

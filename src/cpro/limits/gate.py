@@ -55,7 +55,8 @@ class Gate:
 
         `own_only` leaves `default` and `total` out: operations that Centrifugo starts by itself.
         """
-        return self._charge(self._plan(operation, own_only), operation, now_ns)
+        plan = None if own_only else self._plain.get(operation.kind)
+        return self._charge(plan or self._plan(operation, own_only), operation, now_ns)
 
     def charge_scoped(self, operation: ScopedOperation, now_ns: int, *, own_only: bool = False) -> Verdict | None:
         """The same for an operation whose own buckets are kept apart by its scope."""
@@ -69,10 +70,7 @@ class Gate:
         raise NotImplementedError
 
     def _plan(self, operation: Operation, own_only: bool) -> Plan:
-        plan = None if own_only else self._plain.get(operation.kind)
-        if plan is None:
-            plan = self._rules.plan(operation.kind, operation.channel, operation.method, own_only)
-        return plan
+        return self._rules.plan(operation.kind, operation.channel, operation.method, own_only)
 
     def _charge(self, plan: Plan, operation: Operation, now_ns: int) -> Verdict | None:
         user, kind = operation.user, USER
@@ -80,14 +78,20 @@ class Gate:
             user, kind = self._stand_in(operation)
         elif user in self._exempt:
             return _ADMITTED
-        return self._conclude(operation, self._table.charge(plan, operation.client, user, kind, now_ns))
-
-    def _conclude(self, operation: Operation, code: int) -> Verdict:
+        code = self._table.charge(plan, operation.client, user, kind, now_ns)
         self._count(code)
         verdict = _VERDICTS[code]
-        if verdict is _REFUSED and operation.kind in NEVER_REFUSED:
-            return _ADMITTED
-        return verdict
+        return self._refuse(operation) if verdict is _REFUSED else verdict
+
+    def _conclude(self, operation: Operation, code: int) -> Verdict:
+        """The same for a gate that puts its answer together itself."""
+        self._count(code)
+        verdict = _VERDICTS[code]
+        return self._refuse(operation) if verdict is _REFUSED else verdict
+
+    @staticmethod
+    def _refuse(operation: Operation) -> Verdict:
+        return _ADMITTED if operation.kind in NEVER_REFUSED else _REFUSED
 
     def _stand_in(self, operation: Operation) -> tuple[str, int]:
         """What an anonymous user is limited by; nobody is by an empty id."""
