@@ -5,10 +5,11 @@ import pytest
 
 from cpro._fast.buckets import BucketTable
 from cpro.config.load import load
+from cpro.config.model import OPERATIONS as CONFIGURABLE
 from cpro.config.model import Rpc
 from cpro.limits.gate import Gate
 from cpro.limits.rules import channel_namespace, compile_rules, rpc_namespace
-from cpro.operation import Operation, Verdict
+from cpro.operation import OPERATIONS, Operation, Verdict
 from tests.support.service import limit
 
 MINUTE_NS = 60 * 10**9
@@ -245,3 +246,7 @@ def test_channel_namespaces_are_centrifugos(channel, namespace):
 def test_boundaries_are_a_setting_and_an_empty_one_turns_namespaces_off():
     assert rpc_namespace("a/b", Rpc(namespace_boundary="/")) == "a"
     assert rpc_namespace("a:b", Rpc(namespace_boundary="")) == ""
+
+
+def test_every_operation_can_be_limited_and_nothing_else():
+    assert sorted(CONFIGURABLE) == sorted(OPERATIONS)

@@ -1,7 +1,7 @@
 """The Redis object -> the shards it names; which object a feature uses."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from .faults import Faults, Path, render
@@ -97,13 +97,11 @@ def _defaults_of(redis: Redis) -> Defaults:
         connect_timeout_s=redis.connect_timeout.seconds,
         io_timeout_s=redis.io_timeout.seconds,
     )
-    sentinel_access = Access(
+    sentinel_access = replace(
+        access,
         user=redis.sentinel_user,
         password=redis.sentinel_password,
         client_name=redis.sentinel_client_name,
         tls=redis.sentinel_tls if redis.sentinel_tls.enabled else None,
-        resp2=redis.force_resp2,
-        connect_timeout_s=redis.connect_timeout.seconds,
-        io_timeout_s=redis.io_timeout.seconds,
     )
     return Defaults(access, redis.db, redis.tls, sentinel_access, redis.sentinel_tls, redis.sentinel_master_name)

@@ -15,7 +15,7 @@ import msgspec
 from cpro import pipeline
 from cpro._fast.http1 import Request
 from cpro.clock import unix_seconds
-from cpro.config.model import Proxy
+from cpro.config.model import EVENTS, Proxy
 from cpro.doors.claims import NOTHING_ADDED, Added, Charge, Claim, Claimed, Dispatch, Observe, Record, user_reply
 from cpro.http.server import Connection
 from cpro.logs import Occasional
@@ -37,7 +37,6 @@ from cpro.pipeline import Handle, Lane, Respond, never_waits
 
 log = logging.getLogger(__name__)
 
-EVENTS = ("connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc", "map_publish", "map_remove")
 STARTED_BY_CENTRIFUGO = frozenset({"refresh", "sub_refresh"})
 """Centrifugo ignores their `error` and expires the connection instead; on a bad status it asks again in 60 s."""
 

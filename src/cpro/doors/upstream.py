@@ -7,9 +7,9 @@ import msgspec
 
 from cpro._fast.http1 import Request, Response
 from cpro.clock import boot_ns
-from cpro.config.model import Upstream
+from cpro.config.model import EVENTS, Upstream
 from cpro.doors.answers import read_answer, read_connect_answer
-from cpro.doors.proxy import EVENTS, SECRET_HEADER, fault_of
+from cpro.doors.proxy import SECRET_HEADER, fault_of
 from cpro.http.client import Failure, HttpClient, Route
 from cpro.operation import Operation
 from cpro.pipeline import Handle, Respond

@@ -15,13 +15,13 @@ import uvloop
 from cpro import logs
 from cpro._fast.buckets import BucketTable
 from cpro._fast.counters import CounterFile, Recorder
-from cpro.config.model import TLS, Settings
+from cpro.config.model import EVENTS, TLS, Settings
 from cpro.config.tls import client_context, server_context
 from cpro.doors.answers import user_of
 from cpro.doors.api import ApiDoor
 from cpro.doors.api_rate_limit import RateLimit
 from cpro.doors.claims import NOTHING_ADDED, Record
-from cpro.doors.proxy import EVENTS, ProxyDoor
+from cpro.doors.proxy import ProxyDoor
 from cpro.doors.upstream import DROPPED_HEADERS, Count, build_forwards, urls_of
 from cpro.errors import CproError
 from cpro.http.client import HttpClient

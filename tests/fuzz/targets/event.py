@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 from cpro._fast.hashing import identity
 from cpro._fast.http1 import Request, RequestParser
-from cpro.config.model import Proxy
-from cpro.doors.proxy import BAD_GATEWAY, EVENTS, SERVICE_UNAVAILABLE, STARTED_BY_CENTRIFUGO, ProxyDoor
+from cpro.config.model import EVENTS, Proxy
+from cpro.doors.proxy import BAD_GATEWAY, SERVICE_UNAVAILABLE, STARTED_BY_CENTRIFUGO, ProxyDoor
 from cpro.operation import BAD_REQUEST, TOO_MANY_REQUESTS, Operation, Reply, Verdict
 
 FIELDS = ("client", "user", "channel", "method")
