@@ -106,8 +106,8 @@ def run(path, scenario: Callable, shards: int = 1) -> None:
             bench.store.may_answer.set()
             await bench.leaser.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert not bench.leaser._overdue
-        assert bench.leaser._timer is None
+        assert not bench.leaser._waiting
+        assert not bench.leaser._waiting.has_timer
         gc.collect()
 
     asyncio.run(main())

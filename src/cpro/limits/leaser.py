@@ -24,6 +24,7 @@ from cpro.limits.gate import USER
 from cpro.limits.leases import Answer, Ask, Lease, Limit, Policy, Request, build_ask, is_over, take_answer
 from cpro.limits.redis_store import LeaseStore
 from cpro.limits.rules import Leased
+from cpro.limits.waiting import Waiter, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,9 @@ class Outcome(Enum):
 Done = Callable[[Outcome], None]
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    done: Done
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Waiter(Waiter):
     shard: "_Shard"
-    deadline_s: float
-    is_told: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -121,8 +119,7 @@ class Leaser:
         self._loop = asyncio.get_running_loop()
         self._users: dict[tuple[int, str], _User] = {}
         self._shards: dict[int, _Shard] = {}
-        self._overdue: deque[_Waiter] = deque()  # oldest first: all wait equally long
-        self._timer: asyncio.TimerHandle | None = None
+        self._waiting = Waiting(self._loop, self._on_overdue)
         self._flushing = False
         self._sending: set[asyncio.Task[None]] = set()
         self._to_sweep: deque[tuple[int, str]] = deque()
@@ -136,10 +133,7 @@ class Leaser:
         plans = self._plans = frozenset(plans)
         self._timeout_s = timeout_s
         self._longest_ns = max((limit.step_ns * limit.tokens for plan in plans for limit in plan.limits), default=0)
-        latest_s = self._loop.time() + timeout_s
-        for waiter in self._overdue:
-            waiter.deadline_s = min(waiter.deadline_s, latest_s)
-        self._set_timer()
+        self._waiting.shorten(self._loop.time() + timeout_s)
         successors = {_buckets_of(plan): plan for plan in plans}
         for user in self._users.values():
             self._succeed(user, successors)
@@ -157,14 +151,12 @@ class Leaser:
     def ask(self, name: str, kind: int, leased: Leased, done: Done) -> None:
         """Get one operation's tokens; `done` hears within the timeout, never before this returns."""
         user = self._user(name, kind)
-        waiter = _Waiter(done, user.shard, self._loop.time() + self._timeout_s)
+        waiter = _Waiter(done=done, shard=user.shard, deadline_s=self._loop.time() + self._timeout_s)
         if self._is_closing:
-            self._loop.call_soon(self._tell, waiter, Outcome.STORE_AWAY)
+            self._loop.call_soon(waiter.tell, Outcome.STORE_AWAY)
             return
         user.lines.setdefault(leased, []).append(waiter)
-        self._overdue.append(waiter)
-        if self._timer is None:
-            self._set_timer()
+        self._waiting.add(waiter)
         self._queue(user)
 
     def refill(self, name: str, kind: int, leased: Leased) -> None:
@@ -191,10 +183,7 @@ class Leaser:
         for user in self._users.values():
             if user.retry is not None:
                 user.retry.cancel()
-        for waiter in self._overdue:
-            self._tell(waiter, Outcome.STORE_AWAY)
-        self._overdue.clear()
-        self._set_timer()
+        self._waiting.close(Outcome.STORE_AWAY)
 
     # --- who asks ---
 
@@ -298,7 +287,7 @@ class Leaser:
             got = self._table.spend(leased.plan, user.name, user.kind, boot_ns())
             if got == ASK:
                 break
-            self._tell(line.pop(0), Outcome.GRANTED if got in (SPENT, SPENT_DUE) else Outcome.REFUSED)
+            line.pop(0).tell(Outcome.GRANTED if got in (SPENT, SPENT_DUE) else Outcome.REFUSED)
         user.lines[leased] = line
         return bool(line)
 
@@ -358,7 +347,7 @@ class Leaser:
             _release(flight.records)
             user.flight = None
         for number, waiter in enumerate(flight.waiters):
-            self._tell(waiter, Outcome.GRANTED if number < answer.admitted else Outcome.REFUSED)
+            waiter.tell(Outcome.GRANTED if number < answer.admitted else Outcome.REFUSED)
         self._count_tokens("spent", answer.admitted * len(flight.records))
         if user.low is not None or any(user.lines.values()):
             self._queue(user)
@@ -374,7 +363,7 @@ class Leaser:
         user.flight = None
         for line in (flight.waiters, *user.lines.values()):
             for waiter in line:
-                self._tell(waiter, Outcome.STORE_AWAY)
+                waiter.tell(Outcome.STORE_AWAY)
         for leased in user.lines:
             user.lines[leased] = []
 
@@ -403,28 +392,11 @@ class Leaser:
 
     # --- time ---
 
-    def _tell(self, waiter: _Waiter, outcome: Outcome) -> None:
-        if not waiter.is_told:
-            waiter.is_told = True
-            try:
-                waiter.done(outcome)
-            except Exception:  # its own affair: others wait to be told
-                log.exception("an operation that waited for the store failed")
-
-    def _on_timer(self) -> None:
+    def _on_overdue(self, waiter: _Waiter) -> None:
         """Nobody waits longer than the timeout; the request goes on, its answer is booked when it comes."""
-        now_s = self._loop.time() + 0.0005
-        while self._overdue and (self._overdue[0].is_told or self._overdue[0].deadline_s <= now_s):
-            waiter = self._overdue.popleft()
-            if not waiter.is_told:  # what is decided without the store holds up what is decided with it
-                waiter.shard.local_until_ns = boot_ns() + self._longest_ns
-            self._tell(waiter, Outcome.STORE_AWAY)
-        self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._overdue[0].deadline_s, self._on_timer) if self._overdue else None
+        # What is decided without the store holds up what is decided with it.
+        waiter.shard.local_until_ns = boot_ns() + self._longest_ns
+        waiter.tell(Outcome.STORE_AWAY)
 
     def _sweep(self) -> None:
         """Renew what would be lost, give back what nobody spends, forget users who have nothing here."""

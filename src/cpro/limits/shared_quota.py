@@ -7,7 +7,6 @@ for a moment, so that nobody needs to wait to find out.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ from cpro.errors import StoreError, StoreReplyError
 from cpro.limits.leases import Answer, Ask, Limit, Request
 from cpro.limits.quota import Quota, Standing, Tell, sizes_of
 from cpro.limits.redis_store import LeaseStore
+from cpro.limits.waiting import Waiter, Waiting
 from cpro.logs import Occasional, fields
 
 log = logging.getLogger(__name__)
@@ -29,13 +29,10 @@ LAST_PAUSE_S: Final = 2.0
 _LIMITS: Final = 1024
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Waiter(Waiter):
     quota: Quota
     shard: "_Shard"
-    tell: Tell
-    deadline_s: float
-    is_told: bool = False
 
 
 class _Shard:
@@ -59,8 +56,7 @@ class SharedQuotas:
         self._count_error = count_error
         self._loop = asyncio.get_running_loop()
         self._shards: dict[int, _Shard] = {}
-        self._overdue: deque[_Waiter] = deque()  # oldest first: all wait equally long
-        self._timer: asyncio.TimerHandle | None = None
+        self._waiting = Waiting(self._loop, self._on_overdue)
         self._is_flushing = False
         self._sending: set[asyncio.Task[None]] = set()
         self._occasional = Occasional(log)
@@ -79,10 +75,8 @@ class SharedQuotas:
         if shard.is_away and now_s < shard.ask_again_s:
             self._loop.call_soon(tell, None)
             return None
-        waiter = _Waiter(quota, shard, tell, now_s + self._timeout_s)
-        self._overdue.append(waiter)
-        if self._timer is None:
-            self._timer = self._loop.call_at(waiter.deadline_s, self._on_timer)
+        waiter = _Waiter(done=tell, quota=quota, shard=shard, deadline_s=now_s + self._timeout_s)
+        self._waiting.add(waiter)
         shard.queue.append(waiter)
         if not self._is_flushing:
             self._is_flushing = True
@@ -91,11 +85,10 @@ class SharedQuotas:
 
     async def close(self) -> None:
         """Give up what is under way."""
-        if self._timer is not None:
-            self._timer.cancel()
         for task in self._sending:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
+        self._waiting.close(None)
 
     # --- the store ---
 
@@ -122,7 +115,7 @@ class SharedQuotas:
                 hear(index, error)
         finally:
             for waiter in waiters:  # cancelled, or a bug
-                self._tell(waiter, None)
+                waiter.tell(None)
 
     def _land(self, waiter: _Waiter, answer: Answer | StoreError) -> None:
         shard = waiter.shard
@@ -132,12 +125,12 @@ class SharedQuotas:
                 self._occasional.warning(str(shard.number), "store refused a quota", error=str(answer))
             else:
                 self._leave_alone(shard, str(answer))
-            self._tell(waiter, None)
+            waiter.tell(None)
             return
         if shard.is_away:
             shard.is_away = False
             log.info("store of quotas is back", extra=fields(shard=shard.number))
-        self._tell(waiter, _standing(waiter.quota, answer))
+        waiter.tell(_standing(waiter.quota, answer))
 
     def _leave_alone(self, shard: _Shard, reason: str) -> None:
         now_s = self._loop.time()
@@ -149,22 +142,10 @@ class SharedQuotas:
         shard.is_away = True
         shard.ask_again_s = now_s + shard.pause_s * (0.5 + random() / 2)  # noqa: S311 -- jitter
 
-    # --- who waits ---
-
-    def _tell(self, waiter: _Waiter, standing: Standing | None) -> None:
-        if not waiter.is_told:
-            waiter.is_told = True
-            waiter.tell(standing)
-
-    def _on_timer(self) -> None:
+    def _on_overdue(self, waiter: _Waiter) -> None:
         """Nobody waits longer than the timeout."""
-        now_s = self._loop.time() + 0.0005
-        while self._overdue and (self._overdue[0].is_told or self._overdue[0].deadline_s <= now_s):
-            waiter = self._overdue.popleft()
-            if not waiter.is_told:
-                self._leave_alone(waiter.shard, "no answer in time")
-                self._tell(waiter, None)
-        self._timer = self._loop.call_at(self._overdue[0].deadline_s, self._on_timer) if self._overdue else None
+        self._leave_alone(waiter.shard, "no answer in time")
+        waiter.tell(None)
 
 
 def _only_looks(quota: Quota) -> bool:
