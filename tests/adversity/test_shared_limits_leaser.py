@@ -12,10 +12,11 @@ import pytest
 from cpro._fast.buckets import Layer, Plan
 from cpro._fast.leasetable import LeasePlan, LeaseTable
 from cpro.clock import boot_ns
-from cpro.errors import StoreUnavailableError
+from cpro.errors import StoreReplyError, StoreUnavailableError
 from cpro.limits.gate import BY_ADDRESS, USER
 from cpro.limits.leaser import Leaser, Outcome
 from cpro.limits.leases import Answer, Balance, Limit, Policy
+from cpro.limits.outage import Part
 from cpro.limits.rules import Leased
 
 TIMEOUT_S = 0.1
@@ -40,8 +41,8 @@ class Store:
         self.may_answer.set()
         self.error: Exception | None = None
 
-    def shard_of(self, user: str) -> int:
-        return len(user) % self.shards
+    def part_of(self, user: str) -> Part:
+        return Part(len(user) % self.shards)
 
     async def take(self, shard: int, requests, deliver) -> None:
         self.requests += requests
@@ -265,21 +266,19 @@ def test_a_shard_that_is_away_is_tried_by_one_while_others_need_not_wait(tmp_pat
         bench.store.may_answer.set()
         await asyncio.sleep(0.02)
         assert not bench.leaser.is_away("3")
-        assert bench.leaser.keeps_locally("3", boot_ns())
 
     run(tmp_path, scenario)
 
 
-def test_what_a_slow_store_left_to_the_node_counts_on_the_node_afterwards(tmp_path):
+def test_an_error_about_one_user_leaves_the_others_alone(tmp_path):
     async def scenario(bench: Bench) -> None:
         leased = plan_of(1)
-        bench.leaser.configure([leased], TIMEOUT_S)
-        bench.store.may_answer.clear()
-        told = bench.ask(leased)
-        assert not bench.leaser.keeps_locally("42", boot_ns())
-        await asyncio.sleep(TIMEOUT_S * 1.3)
+        bench.store.error = StoreReplyError("WRONGTYPE")
+        told = bench.ask(leased, "1")
+        await asyncio.sleep(0.02)
         assert told == [Outcome.STORE_AWAY]
-        assert bench.leaser.keeps_locally("42", boot_ns())
+        assert not bench.leaser.is_away("2")
+        assert not bench.leaser.keeps_locally("2", boot_ns())
 
     run(tmp_path, scenario)
 

@@ -18,7 +18,7 @@ def request(user: str, need: int = 1) -> Request:
 async def take_all(store: LeaseStore, users: list[str], need: int = 3) -> list[int]:
     admitted = []
     for user in users:
-        (answer,) = await store.take(store.shard_of(user), [request(user, need)])
+        (answer,) = await store.take(store.part_of(user).shard, [request(user, need)])
         assert not isinstance(answer, StoreError), answer
         admitted.append(answer.admitted)
     return admitted

@@ -6,6 +6,7 @@ import pytest
 
 from cpro.errors import StoreError, StoreReplyError, StoreTimeoutError, StoreUnavailableError
 from cpro.limits.leases import NOBODY, Answer, Balance
+from cpro.limits.outage import Part
 from cpro.limits.quota import Quota, Standing
 from cpro.limits.shared_quota import SharedQuotas
 
@@ -22,8 +23,8 @@ class Store:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    def shard_of(self, key: str) -> int:
-        return ord(key[0])
+    def part_of(self, key: str) -> Part:
+        return Part(ord(key[0]))
 
     async def take(self, shard, requests, deliver):
         await self._call("take", shard, requests, deliver)

@@ -19,19 +19,19 @@ from typing import cast
 
 from cpro._fast.leasetable import ASK, SPENT, SPENT_DUE, LeaseTable, Peek, Record
 from cpro.clock import boot_ns
-from cpro.errors import StoreError
+from cpro.errors import StoreError, StoreReplyError
 from cpro.limits.gate import USER
 from cpro.limits.leases import Answer, Ask, Lease, Limit, Policy, Request, build_ask, is_over, take_answer
+from cpro.limits.outage import Outages, Part
 from cpro.limits.redis_store import LeaseStore
 from cpro.limits.rules import Leased
 from cpro.limits.waiting import Waiter, Waiting
+from cpro.logs import Occasional, fields
 
 log = logging.getLogger(__name__)
 
 BUSY_RETRY_S = 0.003
 """When to look again after another worker was found asking about the same bucket."""
-FIRST_PAUSE_S, LAST_PAUSE_S = 0.25, 2.0
-"""How long a store that failed is left alone: doubles while it keeps failing."""
 SWEEP_S, SWEEP_USERS = 0.05, 2000
 """Every so often so many users are looked at for leases to renew or give back."""
 LEAVE_S, LEAVE_AGAIN_S = 1.0, 0.01
@@ -49,19 +49,13 @@ class Outcome(Enum):
 Done = Callable[[Outcome], None]
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Waiter(Waiter):
-    shard: "_Shard"
-
-
 @dataclass(slots=True, eq=False)
 class _User:
     """One user's business with the store in this worker."""
 
     name: str
     kind: int
-    shard: "_Shard"
-    lines: dict[Leased, list[_Waiter]] = field(default_factory=dict)
+    lines: dict[Leased, list[Waiter]] = field(default_factory=dict)
     """Who waits, by what they have to pay from. An empty line is one that had something in hand when last looked at."""
     low: Leased | None = None
     """What runs low and should be refilled before somebody has to wait."""
@@ -76,23 +70,11 @@ class _Flight:
     """One request under way."""
 
     user: _User
+    part: Part
     leased: Leased
     records: list[Record | None]
     request: Request
-    waiters: list[_Waiter]
-
-
-class _Shard:
-    """One shard of the store as this worker knows it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.queue: list[_User] = []
-        self.is_away = False
-        self.pause_s = 0.0
-        self.ask_again_s = 0.0
-        self.local_until_ns = 0
-        """Until then buckets kept here while it was away may not be full again: both must admit."""
+    waiters: list[Waiter]
 
 
 class Leaser:
@@ -118,7 +100,10 @@ class Leaser:
         self._count_error = count_error
         self._loop = asyncio.get_running_loop()
         self._users: dict[tuple[int, str], _User] = {}
-        self._shards: dict[int, _Shard] = {}
+        self._queued: list[_User] = []
+        self._outages = Outages(store.part_of)
+        self._local_until_ns = 0
+        self._occasional = Occasional(log)
         self._waiting = Waiting(self._loop, self._on_overdue)
         self._flushing = False
         self._sending: set[asyncio.Task[None]] = set()
@@ -139,19 +124,21 @@ class Leaser:
             self._succeed(user, successors)
 
     def is_away(self, name: str) -> bool:
-        """Whether the user's shard is not to be asked now, so that nobody needs to wait to find out."""
-        shard = self._shard_of(name)
-        return shard.is_away and self._loop.time() < shard.ask_again_s
+        """Whether the store is not to be asked about a user now, so that nobody needs to wait to find out."""
+        return self._outages.is_left_alone(name, self._loop.time())
 
     def keeps_locally(self, name: str, now_ns: int) -> bool:
-        """Whether buckets kept on this node have a say: the user's shard is away, or has not been back for long."""
-        shard = self._shard_of(name)
-        return shard.is_away or now_ns < shard.local_until_ns
+        """Whether buckets kept on this node have a say: the user's store is away, or they may not be full again."""
+        return now_ns < self._local_until_ns or self._outages.is_away(name)
+
+    def on_local(self, now_ns: int) -> None:
+        """A bucket kept on this node decided without the store: until it is full again, both must admit."""
+        self._local_until_ns = now_ns + self._longest_ns
 
     def ask(self, name: str, kind: int, leased: Leased, done: Done) -> None:
         """Get one operation's tokens; `done` hears within the timeout, never before this returns."""
         user = self._user(name, kind)
-        waiter = _Waiter(done=done, shard=user.shard, deadline_s=self._loop.time() + self._timeout_s)
+        waiter = Waiter(done=done, deadline_s=self._loop.time() + self._timeout_s)
         if self._is_closing:
             self._loop.call_soon(waiter.tell, Outcome.STORE_AWAY)
             return
@@ -191,20 +178,13 @@ class Leaser:
         key = (kind, name)
         user = self._users.get(key)
         if user is None:
-            user = self._users[key] = _User(name, kind, self._shard_of(name))
+            user = self._users[key] = _User(name, kind)
             self._to_sweep.append(key)
         return user
 
-    def _shard_of(self, name: str) -> _Shard:
-        number = self._store.shard_of(name)
-        shard = self._shards.get(number)
-        if shard is None:
-            shard = self._shards[number] = _Shard(number)
-        return shard
-
     def _succeed(self, user: _User, successors: Mapping[tuple[bytes, ...], Leased]) -> None:
         """Go on by new rules about the same buckets. What has no successor is swept, and given back."""
-        lines: dict[Leased, list[_Waiter]] = {}
+        lines: dict[Leased, list[Waiter]] = {}
         for leased, line in user.lines.items():
             lines.setdefault(successors.get(_buckets_of(leased), leased), []).extend(line)
         user.lines = lines
@@ -215,16 +195,14 @@ class Leaser:
         if user.is_queued or user.flight is not None or self._is_closing:
             return
         user.is_queued = True
-        user.shard.queue.append(user)
+        self._queued.append(user)
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
-        users = [user for shard in self._shards.values() for user in shard.queue]
-        for shard in self._shards.values():
-            shard.queue = []
+        users, self._queued = self._queued, []
         for user in users:
             user.is_queued = False
         flights: list[_Flight] = []
@@ -258,7 +236,7 @@ class Leaser:
         user.retry = None
         self._queue(user)
 
-    def _begin(self, user: _User, leased: Leased, waiters: list[_Waiter], *, leave: bool = False) -> _Flight | None:
+    def _begin(self, user: _User, leased: Leased, waiters: list[Waiter], *, leave: bool = False) -> _Flight | None:
         """Build the request about one plan's buckets; None while another worker asks about one of them."""
         now_ns = boot_ns()
         records: list[Record | None] = []
@@ -272,7 +250,8 @@ class Leaser:
             self._ask(_lease(record), limit, now_ns, len(waiters), leave=leave) if record else Ask(limit)
             for record, limit in zip(records, leased.limits, strict=True)
         )
-        flight = _Flight(user, leased, records, Request(_key_of(user), asks, len(waiters)), waiters)
+        request = Request(_key_of(user), asks, len(waiters))
+        flight = _Flight(user, self._store.part_of(user.name), leased, records, request, waiters)
         user.lines.pop(leased, None)
         user.lines[leased] = []  # behind the user's other plans: they take turns
         if user.low is leased:
@@ -294,11 +273,11 @@ class Leaser:
     # --- the store ---
 
     def _send(self, flights: Sequence[_Flight]) -> None:
+        self._outages.on_sending((flight.part for flight in flights), self._loop.time())
         by_shard: dict[int, list[_Flight]] = {}
         for flight in flights:
-            by_shard.setdefault(flight.user.shard.number, []).append(flight)
+            by_shard.setdefault(flight.part.shard, []).append(flight)
         for number, some in by_shard.items():
-            self._on_sending(self._shards[number])
             task = self._loop.create_task(self._take(number, some))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
@@ -334,10 +313,11 @@ class Leaser:
     def _land(self, flight: _Flight, answer: Answer | StoreError) -> None:
         user = flight.user
         if isinstance(answer, StoreError):
-            self._on_error(user.shard, answer)
+            self._on_error(flight.part, answer)
             self._abandon(flight)
             return
-        self._on_answer(user.shard)
+        if self._outages.on_answered(flight.part):
+            log.info("store of limits is back", extra=fields(**flight.part._asdict()))
         now_ns = boot_ns()
         try:
             for place, (record, ask) in enumerate(zip(flight.records, flight.request.asks, strict=True)):
@@ -367,35 +347,18 @@ class Leaser:
         for leased in user.lines:
             user.lines[leased] = []
 
-    def _on_error(self, shard: _Shard, error: StoreError) -> None:
-        self._count_error(shard.number)
-        if not shard.is_away:
-            shard.is_away = True
-            shard.pause_s = FIRST_PAUSE_S
-            log.error("store of limits is away", extra={"fields": {"shard": shard.number, "error": str(error)}})
-            self._pause(shard)
-
-    def _on_sending(self, shard: _Shard) -> None:
-        """A shard that is away is tried by those of one turn of the loop; the others need not wait to hear of it."""
-        if shard.is_away:
-            shard.pause_s = min(shard.pause_s * 2, LAST_PAUSE_S)
-            self._pause(shard)
-
-    def _pause(self, shard: _Shard) -> None:
-        shard.ask_again_s = self._loop.time() + shard.pause_s * (0.5 + random() / 2)  # noqa: S311 -- jitter
-
-    def _on_answer(self, shard: _Shard) -> None:
-        if shard.is_away:
-            shard.is_away = False
-            shard.local_until_ns = boot_ns() + self._longest_ns
-            log.info("store of limits is back", extra={"fields": {"shard": shard.number}})
+    def _on_error(self, part: Part, error: StoreError) -> None:
+        self._count_error(part.shard)
+        if isinstance(error, StoreReplyError):  # it is there, and others may fare better
+            self._occasional.warning(str(part.shard), "store refused a limit", error=str(error))
+        elif self._outages.on_failed(part, self._loop.time()):
+            log.error("store of limits is away", extra=fields(**part._asdict(), error=str(error)))
 
     # --- time ---
 
-    def _on_overdue(self, waiter: _Waiter) -> None:
+    @staticmethod
+    def _on_overdue(waiter: Waiter) -> None:
         """Nobody waits longer than the timeout; the request goes on, its answer is booked when it comes."""
-        # What is decided without the store holds up what is decided with it.
-        waiter.shard.local_until_ns = boot_ns() + self._longest_ns
         waiter.tell(Outcome.STORE_AWAY)
 
     def _sweep(self) -> None:
@@ -421,7 +384,7 @@ class Leaser:
         flights = []
         now_ns = boot_ns()
         for user in self._users.values():
-            if user.shard.is_away:
+            if self._outages.is_away(user.name):
                 continue
             while user.flight is None and user.lines:
                 leased = next(iter(user.lines))
@@ -445,13 +408,17 @@ class Leaser:
             if not records:
                 del user.lines[leased]
             elif self._plans is not None and leased not in self._plans:
-                flight = None if user.shard.is_away else self._begin(user, leased, [], leave=True)
+                flight = None if self._outages.is_away(user.name) else self._begin(user, leased, [], leave=True)
                 if flight is not None:
                     del user.lines[leased]
                     return flight
-            elif not user.shard.is_away and any(is_over(_lease(record), now_ns, self._policy) for record in records):
+            elif self._is_over(user, records, now_ns):
                 return self._begin(user, leased, [])
         return None
+
+    def _is_over(self, user: _User, records: Iterable[Peek], now_ns: int) -> bool:
+        some = any(is_over(_lease(record), now_ns, self._policy) for record in records)
+        return some and not self._outages.is_away(user.name)
 
     def _in_hand(self, user: _User, leased: Leased, now_ns: int) -> list[Peek]:
         """Those of a plan's records that have tokens."""

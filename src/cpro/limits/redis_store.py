@@ -12,6 +12,7 @@ from cpro.errors import StoreError, StoreReplyError
 from cpro.redis import Script
 
 from .leases import Answer, Ask, Balance, Policy, Request
+from .outage import Part
 
 LEASE_SCRIPT: Final = Script(Path(__file__).with_name("lease.lua").read_text())
 
@@ -43,9 +44,9 @@ class LeaseStore:
         self._stem = f"{prefix}:{what}:"
         self._policy = policy
 
-    def shard_of(self, user: str) -> int:
-        """The shard a user's requests go to, as Centrifugo would choose it."""
-        return self._shards.shard_of(user)
+    def part_of(self, user: str) -> Part:
+        """Where a user's requests go: to the shard that Centrifugo would choose."""
+        return Part(self._shards.shard_of(user))
 
     def key(self, user: str) -> bytes:
         return (self._stem + user).encode()

@@ -45,7 +45,7 @@ class SharedGate(Gate):
         user, kind = (operation.user, USER) if operation.user else self._stand_in(operation)
         if not user:
             return super()._charge(plan, operation, now_ns)
-        if self._leaser.keeps_locally(user, now_ns) and self._on_store_error == "local":
+        if self._on_store_error == "local" and self._leaser.keeps_locally(user, now_ns):
             plan = leased.with_local
         code, _ = self._table.look(plan, operation.client, user, kind, now_ns)
         if REFUSED[code]:
@@ -90,7 +90,7 @@ class SharedGate(Gate):
         if outcome is Outcome.STORE_AWAY:
             decide(self._without_store(leased, operation, user, kind, now_ns))
             return
-        if self._leaser.keeps_locally(user, now_ns) and self._on_store_error == "local":
+        if self._on_store_error == "local" and self._leaser.keeps_locally(user, now_ns):
             plan = leased.with_local
         said = _ADMITTED if outcome is Outcome.GRANTED else self._refused
         decide(self._settle(plan, operation, user, kind, now_ns, said))
@@ -107,6 +107,7 @@ class SharedGate(Gate):
     def _without_store(self, leased: Leased, operation: Operation, user: str, kind: int, now_ns: int) -> Verdict:
         """The store is away: `on_store_error` decides."""
         if self._on_store_error == "local":
+            self._leaser.on_local(now_ns)
             code = self._table.charge(leased.with_local, operation.client, user, kind, now_ns)
             return self._conclude(operation, code)
         said = _ADMITTED if self._on_store_error == "allow" else self._refused

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from random import random
 from typing import Final
 
 from cpro.errors import StoreError, StoreReplyError
 from cpro.limits.leases import Answer, Ask, Limit, Request
+from cpro.limits.outage import Outages, Part
 from cpro.limits.quota import Quota, Standing, Tell, sizes_of
 from cpro.limits.redis_store import LeaseStore
 from cpro.limits.waiting import Waiter, Waiting
@@ -22,28 +22,13 @@ from cpro.logs import Occasional, fields
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_S: Final = 0.25
-LAST_PAUSE_S: Final = 2.0
-"""How long a shard that failed is left alone: doubles while it keeps failing."""
-
 _LIMITS: Final = 1024
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Waiter(Waiter):
     quota: Quota
-    shard: "_Shard"
-
-
-class _Shard:
-    """One shard of the store as this worker knows it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.queue: list[_Waiter] = []
-        self.is_away = False
-        self.pause_s = 0.0
-        self.ask_again_s = 0.0
+    part: Part
 
 
 class SharedQuotas:
@@ -55,7 +40,8 @@ class SharedQuotas:
         self._timeout_s = timeout_s
         self._count_error = count_error
         self._loop = asyncio.get_running_loop()
-        self._shards: dict[int, _Shard] = {}
+        self._outages = Outages(store.part_of)
+        self._queue: list[_Waiter] = []
         self._waiting = Waiting(self._loop, self._on_overdue)
         self._is_flushing = False
         self._sending: set[asyncio.Task[None]] = set()
@@ -67,17 +53,14 @@ class SharedQuotas:
 
     def ask(self, quota: Quota, now_ns: int, tell: Tell) -> Standing | None:
         """Have the store asked; `tell` hears within the timeout, never before this returns."""
-        number = self._store.shard_of(quota.key)
-        shard = self._shards.get(number)
-        if shard is None:
-            shard = self._shards[number] = _Shard(number)
         now_s = self._loop.time()
-        if shard.is_away and now_s < shard.ask_again_s:
+        if self._outages.is_left_alone(quota.key, now_s):
             self._loop.call_soon(tell, None)
             return None
-        waiter = _Waiter(done=tell, quota=quota, shard=shard, deadline_s=now_s + self._timeout_s)
+        part = self._store.part_of(quota.key)
+        waiter = _Waiter(done=tell, quota=quota, part=part, deadline_s=now_s + self._timeout_s)
         self._waiting.add(waiter)
-        shard.queue.append(waiter)
+        self._queue.append(waiter)
         if not self._is_flushing:
             self._is_flushing = True
             self._loop.call_soon(self._flush)
@@ -94,22 +77,23 @@ class SharedQuotas:
 
     def _flush(self) -> None:
         self._is_flushing = False
-        for shard in self._shards.values():
-            waiters, shard.queue = shard.queue, []
-            for is_look in (False, True):
-                some = [waiter for waiter in waiters if _only_looks(waiter.quota) == is_look]
-                if some:
-                    task = self._loop.create_task(self._call(shard, some, is_look=is_look))
-                    self._sending.add(task)
-                    task.add_done_callback(self._sending.discard)
+        waiters, self._queue = self._queue, []
+        self._outages.on_sending((waiter.part for waiter in waiters), self._loop.time())
+        calls: dict[tuple[int, bool], list[_Waiter]] = {}
+        for waiter in waiters:
+            calls.setdefault((waiter.part.shard, _only_looks(waiter.quota)), []).append(waiter)
+        for (shard, is_look), some in calls.items():
+            task = self._loop.create_task(self._call(shard, some, is_look=is_look))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
 
-    async def _call(self, shard: _Shard, waiters: list[_Waiter], *, is_look: bool) -> None:
+    async def _call(self, shard: int, waiters: list[_Waiter], *, is_look: bool) -> None:
         def hear(index: int, answer: Answer | StoreError) -> None:
             self._land(waiters[index], answer)
 
         call = self._store.look if is_look else self._store.take
         try:
-            await call(shard.number, [_request(waiter.quota) for waiter in waiters], hear)
+            await call(shard, [_request(waiter.quota) for waiter in waiters], hear)
         except StoreError as error:
             for index in [index for index, waiter in enumerate(waiters) if not waiter.is_told]:
                 hear(index, error)
@@ -118,33 +102,25 @@ class SharedQuotas:
                 waiter.tell(None)
 
     def _land(self, waiter: _Waiter, answer: Answer | StoreError) -> None:
-        shard = waiter.shard
         if isinstance(answer, StoreError):
             self._count_error()
             if isinstance(answer, StoreReplyError):  # it is there, and others may fare better
-                self._occasional.warning(str(shard.number), "store refused a quota", error=str(answer))
+                self._occasional.warning(str(waiter.part.shard), "store refused a quota", error=str(answer))
             else:
-                self._leave_alone(shard, str(answer))
+                self._leave_alone(waiter.part, str(answer))
             waiter.tell(None)
             return
-        if shard.is_away:
-            shard.is_away = False
-            log.info("store of quotas is back", extra=fields(shard=shard.number))
+        if self._outages.on_answered(waiter.part):
+            log.info("store of quotas is back", extra=fields(**waiter.part._asdict()))
         waiter.tell(_standing(waiter.quota, answer))
 
-    def _leave_alone(self, shard: _Shard, reason: str) -> None:
-        now_s = self._loop.time()
-        if shard.is_away and now_s < shard.ask_again_s:
-            return  # one of those that failed together
-        if not shard.is_away:
-            log.error("store of quotas is away", extra=fields(shard=shard.number, error=reason))
-        shard.pause_s = min(shard.pause_s * 2, LAST_PAUSE_S) if shard.is_away else FIRST_PAUSE_S
-        shard.is_away = True
-        shard.ask_again_s = now_s + shard.pause_s * (0.5 + random() / 2)  # noqa: S311 -- jitter
+    def _leave_alone(self, part: Part, reason: str) -> None:
+        if self._outages.on_failed(part, self._loop.time()):
+            log.error("store of quotas is away", extra=fields(**part._asdict(), error=reason))
 
     def _on_overdue(self, waiter: _Waiter) -> None:
         """Nobody waits longer than the timeout."""
-        self._leave_alone(waiter.shard, "no answer in time")
+        self._leave_alone(waiter.part, "no answer in time")
         waiter.tell(None)
 
 
