@@ -205,7 +205,6 @@ def test_a_cluster_that_fails_over_costs_one_burst_and_logs_each_change_once(tmp
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.xfail(strict=False, reason="the leaser knows a Cluster as one shard: one dead master is all of it away")
 def test_users_of_other_masters_do_not_notice_a_failover(tmp_path):
     with (
         RedisCluster(tmp_path / "cluster", 3, 1, "--cluster-require-full-coverage", "no") as cluster,

@@ -145,6 +145,17 @@ def test_several_clusters_share_the_keys(masters):
     run(scenario())
 
 
+def test_a_key_depends_on_its_master_as_soon_as_that_is_known(masters):
+    async def scenario():
+        async with shards_of(cluster_address=(masters.seeds,)) as shards:
+            assert shards.place_of(0, b"k") is None
+            await shards.evalsha(0, COUNT, b"k")
+            assert {shards.place_of(0, key).port for key in KEYS} == {node.port for node in masters.nodes}
+            assert all(shards.place_of(0, key).port == masters.master_of(key).port for key in KEYS)
+
+    run(scenario())
+
+
 def test_slots_that_nobody_serves_fail_alone(masters):
     slots = resp([[0, 8191, [b"127.0.0.1", masters.nodes[0].port, b"id"]]])
 

@@ -313,11 +313,11 @@ class Leaser:
     def _land(self, flight: _Flight, answer: Answer | StoreError) -> None:
         user = flight.user
         if isinstance(answer, StoreError):
-            self._on_error(flight.part, answer)
+            self._on_error(flight, answer)
             self._abandon(flight)
             return
-        if self._outages.on_answered(flight.part):
-            log.info("store of limits is back", extra=fields(**flight.part._asdict()))
+        for part in self._outages.on_answered(flight.part):
+            log.info("store of limits is back", extra=fields(**part.fields))
         now_ns = boot_ns()
         try:
             for place, (record, ask) in enumerate(zip(flight.records, flight.request.asks, strict=True)):
@@ -347,12 +347,15 @@ class Leaser:
         for leased in user.lines:
             user.lines[leased] = []
 
-    def _on_error(self, part: Part, error: StoreError) -> None:
-        self._count_error(part.shard)
+    def _on_error(self, flight: _Flight, error: StoreError) -> None:
+        shard = flight.part.shard
+        self._count_error(shard)
         if isinstance(error, StoreReplyError):  # it is there, and others may fare better
-            self._occasional.warning(str(part.shard), "store refused a limit", error=str(error))
-        elif self._outages.on_failed(part, self._loop.time()):
-            log.error("store of limits is away", extra=fields(**part._asdict(), error=str(error)))
+            self._occasional.warning(str(shard), "store refused a limit", error=str(error))
+            return
+        away = self._outages.on_failed(flight.part, flight.user.name, self._loop.time())
+        if away is not None:
+            log.error("store of limits is away", extra=fields(**away.fields, error=str(error)))
 
     # --- time ---
 

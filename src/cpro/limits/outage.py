@@ -1,11 +1,12 @@
 """Which parts of a store are away, and when each may be tried again: one mechanism for leases and quotas.
 
 A part is what fails together. One that failed is left alone for a moment, so that nobody needs to wait to find out;
-then the calls of one turn of the loop try it, and the others go on without it until it has answered. Times are
-seconds of any clock, handed in; neither clock nor I/O here.
+then the calls of one turn of the loop try it, and the others go on without it until it has answered. Keys may move
+meanwhile: where another part answers for the key that failed, the outage is over. Times are seconds of any clock,
+handed in; neither clock nor I/O here.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from random import random
 from typing import Final, NamedTuple
@@ -16,13 +17,21 @@ LAST_PAUSE_S: Final = 2.0
 
 
 class Part(NamedTuple):
-    """What fails together, as far as callers can tell."""
+    """What fails together: a shard, or one server of a shard that is a cluster."""
 
     shard: int
+    server: Hashable = None
+
+    @property
+    def fields(self) -> dict[str, int | str]:
+        """How a line in the log names it."""
+        return {"shard": self.shard} if self.server is None else {"shard": self.shard, "server": str(self.server)}
 
 
 @dataclass(slots=True)
 class _Outage:
+    key: str
+    """One that could not be asked about."""
     pause_s: float
     ask_again_s: float
 
@@ -47,13 +56,15 @@ class Outages:
         outage = self._away.get(self._part_of(key))
         return outage is not None and now_s < outage.ask_again_s
 
-    def on_failed(self, part: Part, now_s: float) -> bool:
-        """A call failed; whether that is news."""
+    def on_failed(self, part: Part, key: str, now_s: float) -> Part | None:
+        """A call about a key failed; the part that is away, if that is news."""
+        if part.server is None:  # which one it would be may not have been known when the call was made
+            part = self._part_of(key)
         if part in self._away:
-            return False
-        outage = self._away[part] = _Outage(FIRST_PAUSE_S, 0.0)
+            return None
+        outage = self._away[part] = _Outage(key, FIRST_PAUSE_S, 0.0)
         self._pause(outage, now_s)
-        return True
+        return part
 
     def on_sending(self, parts: Iterable[Part], now_s: float) -> None:
         """Calls go out to these parts. Those that are away are being tried: nobody else needs to for a while."""
@@ -63,9 +74,14 @@ class Outages:
                 outage.pause_s = min(outage.pause_s * 2, LAST_PAUSE_S)
                 self._pause(outage, now_s)
 
-    def on_answered(self, part: Part) -> bool:
-        """A call was answered; whether the part had been away."""
-        return bool(self._away) and self._away.pop(part, None) is not None
+    def on_answered(self, part: Part) -> list[Part]:
+        """A call was answered; the parts that are back, or replaced, by that."""
+        if not self._away:
+            return []
+        back = [away for away, outage in self._away.items() if part in (away, self._part_of(outage.key))]
+        for away in back:
+            del self._away[away]
+        return back
 
     def _pause(self, outage: _Outage, now_s: float) -> None:
         outage.ask_again_s = now_s + outage.pause_s * (0.5 + self._chance() / 2)

@@ -3,7 +3,7 @@
 Every user has exactly one key, so nothing depends on hash tags, whatever the user's id looks like.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import Final, Protocol
@@ -27,6 +27,8 @@ class Shards(Protocol):
 
     def shard_of(self, key: str) -> int: ...
 
+    def place_of(self, shard: int, key: bytes) -> Hashable: ...
+
     async def evalsha_many(
         self,
         shard: int,
@@ -45,8 +47,9 @@ class LeaseStore:
         self._policy = policy
 
     def part_of(self, user: str) -> Part:
-        """Where a user's requests go: to the shard that Centrifugo would choose."""
-        return Part(self._shards.shard_of(user))
+        """Where a user's requests go: to the shard that Centrifugo would choose, there to the key's server."""
+        shard = self._shards.shard_of(user)
+        return Part(shard, self._shards.place_of(shard, self.key(user)))
 
     def key(self, user: str) -> bytes:
         return (self._stem + user).encode()

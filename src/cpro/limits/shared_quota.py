@@ -107,20 +107,21 @@ class SharedQuotas:
             if isinstance(answer, StoreReplyError):  # it is there, and others may fare better
                 self._occasional.warning(str(waiter.part.shard), "store refused a quota", error=str(answer))
             else:
-                self._leave_alone(waiter.part, str(answer))
+                self._leave_alone(waiter, str(answer))
             waiter.tell(None)
             return
-        if self._outages.on_answered(waiter.part):
-            log.info("store of quotas is back", extra=fields(**waiter.part._asdict()))
+        for part in self._outages.on_answered(waiter.part):
+            log.info("store of quotas is back", extra=fields(**part.fields))
         waiter.tell(_standing(waiter.quota, answer))
 
-    def _leave_alone(self, part: Part, reason: str) -> None:
-        if self._outages.on_failed(part, self._loop.time()):
-            log.error("store of quotas is away", extra=fields(**part._asdict(), error=reason))
+    def _leave_alone(self, waiter: _Waiter, reason: str) -> None:
+        away = self._outages.on_failed(waiter.part, waiter.quota.key, self._loop.time())
+        if away is not None:
+            log.error("store of quotas is away", extra=fields(**away.fields, error=reason))
 
     def _on_overdue(self, waiter: _Waiter) -> None:
         """Nobody waits longer than the timeout."""
-        self._leave_alone(waiter.part, "no answer in time")
+        self._leave_alone(waiter, "no answer in time")
         waiter.tell(None)
 
 

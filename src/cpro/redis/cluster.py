@@ -45,6 +45,10 @@ class ClusterSlots:
             raise StoreUnavailableError("Redis Cluster: no node serves this slot")
         return node
 
+    def place_of(self, key: bytes) -> Address | None:
+        node = self._slots[key_slot(key)]
+        return None if node is None else node.address
+
     def suspect(self, node: Node) -> None:
         self._suspects.pop(node.address, None)
         self._suspects[node.address] = None

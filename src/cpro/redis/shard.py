@@ -28,6 +28,9 @@ class Shard:
     def node_of(self, key: bytes) -> Node:
         return self._topology.node_of(key)
 
+    def place_of(self, key: bytes) -> Address | None:
+        return self._topology.place_of(key)
+
     def suspect(self, node: Node) -> None:
         self._topology.suspect(node)
 

@@ -13,6 +13,7 @@ from .batch import Batch, Deliver
 from .replies import Reply, translate
 from .script import PING, Argument, Script, pack
 from .shard import Shard
+from .wire import Address
 
 CONNECTIONS: Final = 8
 """Per node: as many pipelines can be under way at once; more of them wait for their turn."""
@@ -50,6 +51,13 @@ class Shards:
     def shard_of(self, key: str) -> int:
         """Centrifugo's: jump(fnv1a64(key), number of shards); `key` without prefix, such as the user's id."""
         return jump(fnv1a64(key.encode()), len(self._shards))
+
+    def place_of(self, shard: int, key: bytes) -> Address | None:
+        """The server of a cluster that a key depends on, as far as is known; None: the shard as a whole.
+
+        Keys of one place fail together. After a failover the same key has another place.
+        """
+        return self._shards[shard].place_of(key)
 
     async def evalsha(self, shard: int, script: Script, key: bytes, args: Sequence[Argument] = ()) -> Reply:
         """One script on one key. Raises StoreUnavailableError, StoreTimeoutError or StoreReplyError."""

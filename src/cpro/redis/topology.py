@@ -30,6 +30,9 @@ class Topology(Protocol):
     def node_of(self, key: bytes) -> Node:
         """Once ready."""
 
+    def place_of(self, key: bytes) -> Address | None:
+        """Which of several servers a key depends on, as far as is known; None where all keys depend on the same."""
+
     def suspect(self, node: Node) -> None:
         """A call failed there: find out in the background whether something has changed."""
 
@@ -47,6 +50,9 @@ class Single:
 
     def node_of(self, key: bytes) -> Node:
         return self.node
+
+    def place_of(self, key: bytes) -> None:
+        return None
 
     def suspect(self, node: Node) -> None:
         pass
@@ -76,6 +82,9 @@ class SentinelMaster:
         if self._refresher.is_older_than(RECHECK_INTERVAL_S):
             self._refresher.request()
         return self._node
+
+    def place_of(self, key: bytes) -> None:
+        return None
 
     def suspect(self, node: Node) -> None:
         if node is self._node:
