@@ -30,11 +30,21 @@ FLOORS = {
     "limits.leases": {"errors"},
     "limits.outage": set(),
     "limits.redis_store": {"errors", "limits.leases", "limits.outage", "redis"},
-    "limits.leaser": {
+    "limits.flights": {
         "errors",
         "clock",
         "logs",
         "limits.gate",
+        "limits.leases",
+        "limits.outage",
+        "limits.redis_store",
+        "limits.rules",
+        "limits.waiting",
+        "_fast.leasetable",
+    },
+    "limits.leaser": {
+        "clock",
+        "limits.flights",
         "limits.leases",
         "limits.outage",
         "limits.redis_store",

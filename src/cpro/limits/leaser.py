@@ -1,34 +1,26 @@
 """Gets tokens of cluster-wide buckets from the store for the operations of this node; one per worker.
 
-What is in hand lies in the lease table, where every worker spends it without asking anybody. This asks the store when
-an operation finds too little there, before it runs low, when nobody spends it any more, and at the end; the arithmetic
-is `leases`. One request per user is under way at a time in a worker, and per bucket on the node (whoever has the
-record's flight); all that begin in one turn of the loop go out together, by shard. The outcome of a request that was
-not answered is unknown: it is never sent again, and what it would have brought counts as spent.
+What is in hand lies in the lease table, where every worker spends it without asking anybody. This decides when the
+store is asked: when an operation finds too little in hand, before it runs low, when nobody spends it any more, and at
+the end. One request per user is under way at a time in a worker; all that begin in one turn of the loop go out
+together (`flights`).
 """
 
 import asyncio
-import logging
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from random import random
-from typing import cast
 
-from cpro._fast.leasetable import ASK, SPENT, SPENT_DUE, LeaseTable, Peek, Record
+from cpro._fast.leasetable import ASK, SPENT, SPENT_DUE, LeaseTable, Peek
 from cpro.clock import boot_ns
-from cpro.errors import StoreError, StoreReplyError
-from cpro.limits.gate import USER
-from cpro.limits.leases import Answer, Ask, Lease, Limit, Policy, Request, build_ask, is_over, take_answer
-from cpro.limits.outage import Outages, Part
+from cpro.limits.flights import Flight, Flights, lease_of
+from cpro.limits.leases import Answer, Policy, is_over
+from cpro.limits.outage import Outages
 from cpro.limits.redis_store import LeaseStore
 from cpro.limits.rules import Leased
 from cpro.limits.waiting import Waiter, Waiting
-from cpro.logs import Occasional, fields
-
-log = logging.getLogger(__name__)
 
 BUSY_RETRY_S = 0.003
 """When to look again after another worker was found asking about the same bucket."""
@@ -59,22 +51,10 @@ class _User:
     """Who waits, by what they have to pay from. An empty line is one that had something in hand when last looked at."""
     low: Leased | None = None
     """What runs low and should be refilled before somebody has to wait."""
-    flight: "_Flight | None" = None
+    flight: Flight | None = None
     is_queued: bool = False
     retry: asyncio.TimerHandle | None = None
     """Set while another worker was found asking and this one looks again."""
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """One request under way."""
-
-    user: _User
-    part: Part
-    leased: Leased
-    records: list[Record | None]
-    request: Request
-    waiters: list[Waiter]
 
 
 class Leaser:
@@ -92,21 +72,25 @@ class Leaser:
     ) -> None:
         """`timeout_s` is the longest an operation waits. `count_tokens` hears of granted, spent, returned and expired
         tokens, `count_error` of each request that failed, by shard."""
-        self._store = store
         self._table = table
         self._policy = policy
         self._timeout_s = timeout_s
-        self._count_tokens = count_tokens
-        self._count_error = count_error
         self._loop = asyncio.get_running_loop()
+        self._outages = Outages(store.part_of)
+        self._flights = Flights(
+            store,
+            table,
+            policy,
+            self._outages,
+            self._on_ended,
+            count_tokens=count_tokens,
+            count_error=count_error,
+        )
         self._users: dict[tuple[int, str], _User] = {}
         self._queued: list[_User] = []
-        self._outages = Outages(store.part_of)
         self._local_until_ns = 0
-        self._occasional = Occasional(log)
         self._waiting = Waiting(self._loop, self._on_overdue)
         self._flushing = False
-        self._sending: set[asyncio.Task[None]] = set()
         self._to_sweep: deque[tuple[int, str]] = deque()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self._longest_ns = 0
@@ -161,12 +145,7 @@ class Leaser:
         until_s = self._loop.time() + LEAVE_S
         while self._leave() and self._loop.time() < until_s:
             await asyncio.sleep(LEAVE_AGAIN_S)
-        if self._sending:
-            await asyncio.wait(self._sending, timeout=max(0.0, until_s - self._loop.time()))
-        cancelled = list(self._sending)
-        for task in cancelled:
-            task.cancel()
-        await asyncio.gather(*cancelled, return_exceptions=True)
+        await self._flights.close(until_s)
         for user in self._users.values():
             if user.retry is not None:
                 user.retry.cancel()
@@ -205,16 +184,16 @@ class Leaser:
         users, self._queued = self._queued, []
         for user in users:
             user.is_queued = False
-        flights: list[_Flight] = []
+        flights: list[Flight] = []
         try:
             for user in users:
                 flight = self._begin_next(user)
                 if flight is not None:
                     flights.append(flight)
         finally:
-            self._send(flights)
+            self._flights.send(flights)
 
-    def _begin_next(self, user: _User) -> _Flight | None:
+    def _begin_next(self, user: _User) -> Flight | None:
         """The next request of a user: for those who wait, in turns, else for a bucket that runs low."""
         if user.flight is not None or self._is_closing:
             return None
@@ -236,22 +215,11 @@ class Leaser:
         user.retry = None
         self._queue(user)
 
-    def _begin(self, user: _User, leased: Leased, waiters: list[Waiter], *, leave: bool = False) -> _Flight | None:
-        """Build the request about one plan's buckets; None while another worker asks about one of them."""
-        now_ns = boot_ns()
-        records: list[Record | None] = []
-        for place in range(len(leased.limits)):
-            record = self._table.claim(leased.plan, place, user.name, user.kind, os.getpid(), now_ns)
-            if record is None:
-                _release(records)
-                return None
-            records.append(record or None)  # where the table is full, the store decides about each operation by itself
-        asks = tuple(
-            self._ask(_lease(record), limit, now_ns, len(waiters), leave=leave) if record else Ask(limit)
-            for record, limit in zip(records, leased.limits, strict=True)
-        )
-        request = Request(_key_of(user), asks, len(waiters))
-        flight = _Flight(user, self._store.part_of(user.name), leased, records, request, waiters)
+    def _begin(self, user: _User, leased: Leased, waiters: list[Waiter], *, leave: bool = False) -> Flight | None:
+        """Begin a request for those who wait; None while another worker asks about one of the buckets."""
+        flight = self._flights.begin(user.name, user.kind, leased, waiters, leave=leave)
+        if flight is None:
+            return None
         user.lines.pop(leased, None)
         user.lines[leased] = []  # behind the user's other plans: they take turns
         if user.low is leased:
@@ -270,92 +238,20 @@ class Leaser:
         user.lines[leased] = line
         return bool(line)
 
-    # --- the store ---
-
-    def _send(self, flights: Sequence[_Flight]) -> None:
-        self._outages.on_sending((flight.part for flight in flights), self._loop.time())
-        by_shard: dict[int, list[_Flight]] = {}
-        for flight in flights:
-            by_shard.setdefault(flight.part.shard, []).append(flight)
-        for number, some in by_shard.items():
-            task = self._loop.create_task(self._take(number, some))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-
-    async def _take(self, shard: int, flights: list[_Flight]) -> None:
-        requests = [flight.request for flight in flights]
-        open_ = set(range(len(flights)))
-
-        def hear(index: int, answer: Answer | StoreError) -> None:
-            if index in open_:
-                open_.discard(index)
-                self._land(flights[index], answer)
-
-        try:
-            await self._store.take(shard, requests, hear)
-        except StoreError as error:
-            for index in sorted(open_):
-                hear(index, error)
-        finally:
-            for index in sorted(open_):  # cancelled
-                self._abandon(flights[index])
-
-    def _ask(self, lease: Lease, limit: Limit, now_ns: int, need: int, *, leave: bool) -> Ask:
-        """Build what is asked about one lease, and count what has become of its tokens since the last time."""
-        expired = lease.tokens if now_ns >= lease.deadline_ns else 0
-        spent_then, returned = lease.spent_then, lease.returned
-        ask = build_ask(lease, limit, self._table.holder_id, now_ns, self._policy, need, leave=leave)
-        self._count_tokens("expired", expired)
-        self._count_tokens("spent", max(0, ask.spent - spent_then - expired))
-        self._count_tokens("returned", max(0, ask.returned - returned))
-        return ask
-
-    def _land(self, flight: _Flight, answer: Answer | StoreError) -> None:
-        user = flight.user
-        if isinstance(answer, StoreError):
-            self._on_error(flight, answer)
-            self._abandon(flight)
+    def _on_ended(self, flight: Flight, answer: Answer | None) -> None:
+        """Tell those it asked for; without an answer all of the user's who wait decide without the store."""
+        user = self._users[flight.kind, flight.name]
+        user.flight = None
+        if answer is None:
+            for line in (flight.waiters, *user.lines.values()):
+                for waiter in line:
+                    waiter.tell(Outcome.STORE_AWAY)
+            user.lines = {leased: [] for leased in user.lines}
             return
-        for part in self._outages.on_answered(flight.part):
-            log.info("store of limits is back", extra=fields(**part.fields))
-        now_ns = boot_ns()
-        try:
-            for place, (record, ask) in enumerate(zip(flight.records, flight.request.asks, strict=True)):
-                if record:
-                    self._book(record, ask, answer, place, now_ns)
-        finally:
-            _release(flight.records)
-            user.flight = None
         for number, waiter in enumerate(flight.waiters):
             waiter.tell(Outcome.GRANTED if number < answer.admitted else Outcome.REFUSED)
-        self._count_tokens("spent", answer.admitted * len(flight.records))
         if user.low is not None or any(user.lines.values()):
             self._queue(user)
-
-    def _book(self, record: Record, ask: Ask, answer: Answer, place: int, now_ns: int) -> None:
-        if take_answer(_lease(record), ask, answer, place, now_ns, self._policy):
-            self._count_tokens("granted", answer.balances[place].extra + answer.admitted)
-
-    def _abandon(self, flight: _Flight) -> None:
-        """No answer: what it would have brought counts as spent, and those who wait decide without the store."""
-        _release(flight.records)
-        user = flight.user
-        user.flight = None
-        for line in (flight.waiters, *user.lines.values()):
-            for waiter in line:
-                waiter.tell(Outcome.STORE_AWAY)
-        for leased in user.lines:
-            user.lines[leased] = []
-
-    def _on_error(self, flight: _Flight, error: StoreError) -> None:
-        shard = flight.part.shard
-        self._count_error(shard)
-        if isinstance(error, StoreReplyError):  # it is there, and others may fare better
-            self._occasional.warning(str(shard), "store refused a limit", error=str(error))
-            return
-        away = self._outages.on_failed(flight.part, flight.user.name, self._loop.time())
-        if away is not None:
-            log.error("store of limits is away", extra=fields(**away.fields, error=str(error)))
 
     # --- time ---
 
@@ -378,7 +274,7 @@ class Leaser:
                 self._to_sweep.append(key)
             else:
                 del self._users[key]
-        self._send(flights)
+        self._flights.send(flights)
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
     def _leave(self) -> bool:
@@ -398,10 +294,10 @@ class Leaser:
                     flights.append(flight)
                 del user.lines[leased]
             is_more = is_more or bool(user.lines)
-        self._send(flights)
+        self._flights.send(flights)
         return is_more
 
-    def _tidy(self, user: _User, now_ns: int) -> _Flight | None:
+    def _tidy(self, user: _User, now_ns: int) -> Flight | None:
         if user.flight is not None or user.is_queued:
             return None
         for leased, line in list(user.lines.items()):
@@ -420,7 +316,7 @@ class Leaser:
         return None
 
     def _is_over(self, user: _User, records: Iterable[Peek], now_ns: int) -> bool:
-        some = any(is_over(_lease(record), now_ns, self._policy) for record in records)
+        some = any(is_over(lease_of(record), now_ns, self._policy) for record in records)
         return some and not self._outages.is_away(user.name)
 
     def _in_hand(self, user: _User, leased: Leased, now_ns: int) -> list[Peek]:
@@ -430,21 +326,5 @@ class Leaser:
         return [record for record in found if record is not None and record.in_hand(now_ns)]
 
 
-def _key_of(user: _User) -> str:
-    """Whose buckets the store keeps: what stands in for an anonymous user may not meet a user of that name."""
-    return user.name if user.kind == USER else f"\0{user.kind}:{user.name}"
-
-
 def _buckets_of(leased: Leased) -> tuple[bytes, ...]:
     return tuple(limit.identity for limit in leased.limits)
-
-
-def _lease(record: Record | Peek) -> Lease:
-    """A record of the shared table has the face of a Lease."""
-    return cast(Lease, record)
-
-
-def _release(records: Iterable[Record | None]) -> None:
-    for record in records:
-        if record is not None:
-            record.release()
