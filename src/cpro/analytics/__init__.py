@@ -1,0 +1,1 @@
+"""What happened: rows of operations, connections, subscriptions and publications, from the journal to the sinks."""
