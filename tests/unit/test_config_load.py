@@ -152,8 +152,8 @@ client: {rate_limit: {client_error: {enabled: false}}}
 
 
 def test_a_section_that_is_off_hides_nothing_that_is_on(tmp_path: Path):
-    with pytest.raises(ConfigError, match="clickhouse_analytics: is not available"):
-        settings_of(tmp_path, "clickhouse_analytics: {enabled: false, export: {enabled: true}}")
+    with pytest.raises(ConfigError, match="gateway: is not available"):
+        settings_of(tmp_path, "gateway: {enabled: false, token: {enabled: true}}")
 
 
 def test_operations_of_plugins_are_known(tmp_path: Path):

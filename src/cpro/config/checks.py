@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from .address import parse_address, parse_host, parse_port
+from .ttl import parse_ttl
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 _PREFIX: Final = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
@@ -76,6 +77,16 @@ def check_header(text: str) -> str:
     return text
 
 
+def check_exported_header(text: str) -> str:
+    """Kept as Go spells it, `User-Agent`; cpro's own secret is nobody's to export."""
+    if not _TOKEN.fullmatch(text):
+        raise ValueError("must be the name of an HTTP header, such as User-Agent")
+    name = "-".join(part.capitalize() for part in text.split("-"))
+    if name == "X-Cpro-Secret":
+        raise ValueError("must not be the header that carries cpro's own secret")
+    return name
+
+
 def check_header_value(text: str) -> str:
     if not re.fullmatch(r"([!-~]([ -~]*[!-~])?)?", text):
         raise ValueError("must be visible ASCII characters, without spaces at its ends: it travels in a header")
@@ -104,6 +115,18 @@ def check_client_name(text: str) -> str:
     return text
 
 
+def check_database(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise ValueError("must be the name of a database: letters, digits and '_', no digit first")
+    return text
+
+
+def check_cluster(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.{}-]*", text):
+        raise ValueError("must be the name of a cluster: letters, digits, '_', '-', '.', or a macro such as {cluster}")
+    return text
+
+
 RULES: Final[Mapping[str, Callable[[str], str]]] = {
     "address": check_address,
     "url": check_url,
@@ -114,6 +137,10 @@ RULES: Final[Mapping[str, Callable[[str], str]]] = {
     "namespace": check_namespace,
     "filled": check_filled,
     "client_name": check_client_name,
+    "exported": check_exported_header,
+    "database": check_database,
+    "cluster": check_cluster,
+    "ttl": parse_ttl,
     "": lambda text: text,
 }
 

@@ -15,6 +15,7 @@ from .faults import Faults, Origin, Path, nearest
 from .later import NOT_YET
 from .model import OPERATIONS, SHARED_BUCKETS, OperationLimit, Settings
 from .schema import Field, fields_of
+from .size import Size
 
 PREFIX: Final = "CPRO_"
 
@@ -74,7 +75,7 @@ def read_text(text: str, field: Field | None) -> object:
         return _read_json(text) if text.lstrip().startswith("[") else text.split()
     if field.kind is bool:
         return _read_bool(text)
-    if field.kind is not Duration and (field.kind is int or int in get_args(field.kind)):
+    if field.kind not in (Duration, Size) and (field.kind is int or int in get_args(field.kind)):
         return _read_int(text)
     return text
 

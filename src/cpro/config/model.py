@@ -10,6 +10,7 @@ from msgspec import field
 
 from .duration import Duration
 from .schema import Block, about
+from .size import Size
 
 EVENTS: Final = ("connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc", "map_publish", "map_remove")
 CHANNEL_OPERATIONS: Final = (
@@ -22,6 +23,10 @@ SHARED_BUCKETS: Final = ("default", "total")
 
 def _duration(text: str) -> Duration:
     return Duration.parse(text)
+
+
+def _size(text: str) -> Size:
+    return Size.parse(text)
 
 
 class Node(Block, frozen=True):
@@ -236,6 +241,71 @@ class Client(Block, frozen=True):
     rate_limit: Annotated[RateLimit, about("Centrifugo PRO's block, word for word.")] = RateLimit()
 
 
+class Export(Block, frozen=True):
+    """What the exports of all tables have in common."""
+
+    enabled: Annotated[bool, about("Exports this table.")] = False
+    flush_interval: Annotated[
+        Duration,
+        about("Longest time a row waits for its batch to fill.", least=_duration("100ms"), most=_duration("1h")),
+    ] = _duration("1s")
+    flush_size: Annotated[int, about("Most rows of a batch.", least=1, most=1_000_000)] = 100_000
+    ttl: Annotated[
+        str, about("How long ClickHouse keeps rows: a number and SECOND, MINUTE, HOUR, DAY … YEAR.", check="ttl")
+    ] = "7 DAY"
+
+
+class ConnectionsExport(Export, frozen=True):
+    http_headers: Annotated[
+        tuple[str, ...],
+        about("Headers of the connection request that are exported, if Centrifugo forwards them.", check="exported"),
+    ] = ()
+    export_users: Annotated[tuple[str, ...], about("Only connections of these users; none means all.")] = ()
+
+
+class SubscriptionsExport(Export, frozen=True):
+    export_users: Annotated[tuple[str, ...], about("Only subscriptions of these users; none means all.")] = ()
+
+
+class OperationsExport(Export, frozen=True):
+    export_users: Annotated[tuple[str, ...], about("Only operations of these users; none means all.")] = ()
+
+
+class PublicationsExport(Export, frozen=True):
+    export_channels: Annotated[tuple[str, ...], about("Only publications in these channels; none means all.")] = ()
+
+
+class Exports(Block, frozen=True):
+    connections: Annotated[ConnectionsExport, about("One row per connection.")] = ConnectionsExport()
+    subscriptions: Annotated[SubscriptionsExport, about("One row per subscription.")] = SubscriptionsExport()
+    operations: Annotated[OperationsExport, about("One row per operation, refused ones too.")] = OperationsExport()
+    publications: Annotated[PublicationsExport, about("One row per publication.")] = PublicationsExport()
+
+
+class ClickhouseAnalytics(Block, frozen=True):
+    enabled: Annotated[bool, about("Records what happens, and exports it to ClickHouse.")] = False
+    clickhouse_dsn: Annotated[
+        tuple[str, ...],
+        about("`http(s)://user:password@host:port` of ClickHouse; several share the load. None: embedded.",
+              secret=True),
+    ] = ()  # fmt: skip
+    clickhouse_database: Annotated[str, about("Database of the tables.", check="database")] = "centrifugo"
+    clickhouse_cluster: Annotated[str, about("Cluster the tables are made on; empty means none.", check="cluster")] = ""
+    skip_schema_initialization: Annotated[bool, about("Neither makes nor changes tables; they must be there.")] = False
+    skip_ping_on_start: Annotated[bool, about("Does not ask at start whether ClickHouse answers.")] = False
+    tls: Annotated[TLS, about("TLS towards ClickHouse (Centrifugo's TLS object).")] = TLS()
+    sync_interval: Annotated[
+        Duration,
+        about("How often rows are made safe against power loss.", least=_duration("10ms"), most=_duration("1h")),
+    ] = _duration("1s")
+    max_journal_size: Annotated[
+        Size,
+        about("Most bytes of rows that wait on disk; beyond it the newest are dropped and counted.",
+              least=_size("64MiB"), most=_size("1024TiB")),
+    ] = _size("8GiB")  # fmt: skip
+    export: Annotated[Exports, about("What is exported: nothing, until a table is enabled.")] = Exports()
+
+
 class Channel(Block, frozen=True):
     """The same three as in Centrifugo's own configuration."""
 
@@ -277,6 +347,9 @@ class Settings(Block, frozen=True):
         LimitsTable()
     )
     client: Annotated[Client, about("What concerns clients.")] = Client()
+    clickhouse_analytics: Annotated[ClickhouseAnalytics, about("Centrifugo PRO's block: analytics.")] = (
+        ClickhouseAnalytics()
+    )
     channel: Annotated[Channel, about("How channel names are read; must equal Centrifugo's own settings.")] = Channel()
     rpc: Annotated[Rpc, about("How RPC method names are read; must equal Centrifugo's own setting.")] = Rpc()
     prometheus: Annotated[Prometheus, about("Metrics.")] = Prometheus()

@@ -5,7 +5,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
-from . import later, limit_checks
+from . import analytics_checks, later, limit_checks
 from .checks import RULES
 from .duration import Duration
 from .faults import Faults, Path, nearest, render
@@ -13,14 +13,16 @@ from .model import (
     OPERATIONS,
     SHARED_BUCKETS,
     Bucket,
+    ClickhouseAnalytics,
     CommandBlock,
     MethodOverride,
     OperationLimit,
     RedisCommandBlock,
     Settings,
 )
-from .scalars import bounded, read_bool, read_choice, read_duration, read_int, read_text
+from .scalars import bounded, read_bool, read_choice, read_duration, read_int, read_size, read_text
 from .schema import NOTHING, Field, fields_of, leaves
+from .size import Size
 
 WRONG: Final = msgspec.UNSET  # stands for a value that had a fault
 
@@ -41,6 +43,7 @@ class Reader:
                 limit, raw, path, faults, self.extra_operations
             ),
             CommandBlock: lambda block, raw, path: limit_checks.check_block(block, raw, path, faults),
+            ClickhouseAnalytics: lambda block, raw, path: analytics_checks.check_analytics(block, raw, path, faults),
         }
         self._after[RedisCommandBlock] = self._after[CommandBlock]
 
@@ -105,7 +108,8 @@ class Reader:
         known = [field.name for field in fields_of(block).values() if not field.inline]
         known += later.names_below(tuple(parent))
         known += sorted(self.operations) if takes_operations else ()
-        best = nearest(str(name), known) or _elsewhere(str(name))
+        is_inline = name in fields_of(block)  # what it names stands directly here, not below it
+        best = nearest(str(name), known) or (None if is_inline else _elsewhere(str(name)))
         hint = f"the nearest is {best}" if best else f"known here: {', '.join(known)}"
         self.faults.fault(path, f"is not a known key; {hint}")
 
@@ -143,6 +147,8 @@ class Reader:
             return read_bool(value)
         if field.kind is Duration:
             return bounded(read_duration(value), field.least, field.most)
+        if field.kind is Size:
+            return bounded(read_size(value), field.least, field.most)
         if field.kind is int or int in get_args(field.kind):
             return bounded(read_int(value), field.least, field.most)
         return RULES[field.check](read_text(value))

@@ -8,6 +8,7 @@ import msgspec
 from .duration import Duration
 from .model import TLS, Bucket, CommandBlock, MethodOverride, NamespaceOverride, OperationLimit, Settings
 from .schema import NOTHING, Field, fields_of
+from .size import Size
 from .starter import default_text
 from .views import is_reloadable
 
@@ -57,7 +58,7 @@ def _meaning(field: Field) -> str:
     if field.choices:
         extra = " One of " + ", ".join(f"`{choice}`" for choice in field.choices) + "."
     elif field.least is not None or field.most is not None:
-        kind = Duration if isinstance(field.default, Duration) or field.kind is Duration else int
+        kind = field.kind if field.kind in (Duration, Size) else int
         bounds = (("From", field.least), ("to" if field.least is not None else "Up to", field.most))
         extra = " " + " ".join(f"{word} {kind(bound)}" for word, bound in bounds if bound is not None) + "."
     return f"{field.description}{extra}".replace("|", "\\|")

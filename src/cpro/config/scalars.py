@@ -1,8 +1,9 @@
-"""Single plain values -> text, numbers, durations; ValueError says in plain words what is wrong."""
+"""Single plain values -> text, numbers, durations, sizes; ValueError says in plain words what is wrong."""
 
 from typing import TypeVar
 
 from .duration import Duration
+from .size import Size
 
 Number = TypeVar("Number", bound=int)
 
@@ -39,6 +40,15 @@ def read_duration(value: object) -> Duration:
     if not isinstance(value, str):
         raise ValueError('must be a duration such as "800ms", "10s" or "24h"')
     return Duration.parse(value)
+
+
+def read_size(value: object) -> Size:
+    if isinstance(value, str):
+        return Size.parse(value)
+    try:
+        return Size(read_int(value))
+    except ValueError:
+        raise ValueError('must be a size such as "512MiB" or "8GiB", or a number of bytes') from None
 
 
 def read_choice(value: object, choices: tuple[str, ...]) -> str:

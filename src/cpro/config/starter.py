@@ -13,6 +13,7 @@ from .duration import Duration
 from .faults import Path
 from .model import TLS, CommandBlock, Settings
 from .schema import Field, fields_of
+from .size import Size
 
 _HEAD: Final = """\
 # Settings of cpro. Lines that start with "#" show the defaults; every setting is described in docs/settings.md.
@@ -81,7 +82,7 @@ def _default(field: Field) -> str:
 
 def default_text(value: Any) -> str:  # noqa: ANN401 - any setting
     """A default as it would stand in a YAML file."""
-    if isinstance(value, Duration):
+    if isinstance(value, Duration | Size):
         return str(value)
     if isinstance(value, str):
         plain = value[:1].isalnum() or value.startswith(("/", "./"))

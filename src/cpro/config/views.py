@@ -9,7 +9,14 @@ from .duration import Duration
 from .faults import render
 from .model import Settings
 from .schema import HIDDEN, fields_of
+from .size import Size
 
+_EXPORTS: Final = (
+    "connections.enabled", "connections.export_users", "connections.http_headers",
+    "subscriptions.enabled", "subscriptions.export_users",
+    "operations.enabled", "operations.export_users",
+    "publications.enabled", "publications.export_channels",
+)  # fmt: skip
 RELOADABLE: Final = (
     "client.rate_limit",
     "proxy.upstream",
@@ -22,6 +29,7 @@ RELOADABLE: Final = (
     "log.level",
     "channel",
     "rpc",
+    *(f"clickhouse_analytics.export.{setting}" for setting in _EXPORTS),
 )
 _NEEDS_RESTART: Final = "client.rate_limit.redis_user_command.redis"  # the one exception below those
 
@@ -54,7 +62,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any setting
         return {key: _plain(child) for key, child in value.items()}
     if isinstance(value, tuple):
         return [_plain(child) for child in value]
-    return str(value) if isinstance(value, Duration) else value
+    return str(value) if isinstance(value, Duration | Size) else value
 
 
 def _changes(old: msgspec.Struct, new: msgspec.Struct, path: tuple[str, ...]) -> list[str]:
