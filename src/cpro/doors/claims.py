@@ -18,8 +18,8 @@ Charge = Callable[..., Verdict | None]
 """`Gate.charge` or `Gate.charge_scoped`."""
 Record = Callable[[Verdict, int], None]
 """Counts one finished operation: what became of it, and its duration in ns."""
-Observe = Callable[[Operation, str, Reply, int], None]
-"""Told of a finished operation: verdict label, reply, duration in ns. Must neither block nor raise."""
+Tell = Callable[[Operation, Verdict, Reply, int], object]
+"""Told of a finished operation before its reply leaves: reply, duration in ns. Must neither block nor raise."""
 
 
 class Claim(Protocol):
@@ -67,7 +67,7 @@ class Added:
     """The namespace of an RPC method."""
     identify: Handle | None = None
     """Answers connects that go to no backend."""
-    observe: Observe | None = None
+    observe: Tell | None = None
 
 
 NOTHING_ADDED = Added()

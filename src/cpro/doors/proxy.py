@@ -6,7 +6,7 @@ event (an `error` on refresh logs the user out), so each event has a `Lane` with
 
 import hmac
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -16,7 +16,8 @@ from cpro import pipeline
 from cpro._fast.http1 import Request
 from cpro.clock import unix_seconds
 from cpro.config.model import EVENTS, Proxy
-from cpro.doors.claims import NOTHING_ADDED, Added, Charge, Claim, Claimed, Dispatch, Observe, Record, user_reply
+from cpro.doors.claims import NOTHING_ADDED, Added, Charge, Claim, Claimed, Dispatch, Record, Tell, user_reply
+from cpro.doors.telling import Interest, telling
 from cpro.http.server import Connection
 from cpro.logs import Occasional
 from cpro.operation import (
@@ -61,8 +62,6 @@ class Event(msgspec.Struct, gc=False):
 
 _decode = msgspec.json.Decoder(Event).decode
 
-_ADMITTED, _FAILED = Verdict.ADMITTED, Verdict.FAILED
-
 Wait = Callable[..., None]
 """`SharedGate.wait`."""
 Run = Callable[[Lane, Operation, Request, Respond], Reply | None]
@@ -92,6 +91,7 @@ class ProxyDoor:
         self._occasional = Occasional(log)
         self._entrances: dict[bytes, _Entrance] = {}
         self._handles: dict[str, Handle] = {}
+        self._interests: tuple[Interest, ...] = ()
         self._secret = b""
         self._address_header = b""
 
@@ -103,16 +103,19 @@ class ProxyDoor:
         *,
         by_address: bool,
         added: Added = NOTHING_ADDED,
+        interests: Iterable[Interest] = (),
     ) -> None:
         """Put settings in force from the next request on.
 
         `forwards` has a handler for each event that a backend takes, `user_of` reads the user out of a connect's
-        answer, `by_address` says that limits want to know the address of anonymous users, `added` is of plugins.
+        answer, `by_address` says that limits want to know the address of anonymous users, `added` is of plugins,
+        `interests` are of features that want to be told of operations.
         """
         self._secret = proxy.secret.encode()
         self._address_header = proxy.ip_header.lower().encode() if by_address else b""
         self._user_of = user_of
         self._handles = {kind: forwards.get(kind) or _without_upstream(kind, proxy, added.identify) for kind in EVENTS}
+        self._interests = tuple(interests)
         prefix = proxy.prefix.rstrip("/")
         self._entrances = {f"{prefix}/{kind}".encode(): self._entrance(kind, added) for kind in EVENTS}
 
@@ -139,16 +142,22 @@ class ProxyDoor:
         return entrance.invalid
 
     def _entrance(self, kind: str, added: Added) -> _Entrance:
-        lane = self._lane(kind, kind, self._charge, self._handles[kind], added.observe)
+        told = self._told(kind, added)
+        lane = self._lane(kind, kind, self._charge, self._handles[kind], told)
         invalid = BAD_GATEWAY if kind in STARTED_BY_CENTRIFUGO else BAD_REQUEST
         plain = _Entrance(kind, pipeline.run, lane, invalid, self._recorder(kind))
-        claimed = [self._claimed(claim, plain, added) for claim in added.claims if claim.event == kind]
+        claimed = [self._claimed(claim, plain, told) for claim in added.claims if claim.event == kind]
         return replace(plain, run=Dispatch(claimed, added.namespace_of)) if claimed else plain
 
-    def _claimed(self, claim: Claim, plain: _Entrance, added: Added) -> Claimed:
+    def _told(self, event: str, added: Added) -> tuple[Tell, ...]:
+        """Who hears of an event's operations."""
+        told = [tell for interest in self._interests for tell in interest(event)]
+        return (*told, added.observe) if added.observe else tuple(told)
+
+    def _claimed(self, claim: Claim, plain: _Entrance, told: tuple[Tell, ...]) -> Claimed:
         """An event's part that a plugin takes: a lane of its own beside the plain one, for the same answers."""
         handle = claim.handler(partial(self._pass_on, plain.kind), fault_of(plain.kind))
-        lane = self._lane(plain.kind, claim.name, claim.charge, handle, added.observe)
+        lane = self._lane(plain.kind, claim.name, claim.charge, handle, told)
         refuse = partial(self._refuse_invalid, replace(plain, kind=claim.name, record=self._recorder(claim.name)))
         return Claimed(claim, lane, refuse)
 
@@ -156,15 +165,14 @@ class ProxyDoor:
         """What would have been done without the plugin; by the settings of now, which may have been reloaded."""
         return self._handles[kind](operation, request, respond)
 
-    def _lane(self, event: str, name: str, charge: Charge, handle: Handle, observe: Observe | None) -> Lane:
+    def _lane(self, event: str, name: str, charge: Charge, handle: Handle, told: tuple[Tell, ...]) -> Lane:
         by_centrifugo = event in STARTED_BY_CENTRIFUGO
-        record, fault = self._recorder(name), fault_of(event)
         return Lane(
             admit=partial(charge, own_only=True) if by_centrifugo else charge,
             admit_later=partial(self._wait, own_only=True) if by_centrifugo else self._wait,
             handle=handle,
             refusal=SERVICE_UNAVAILABLE if by_centrifugo else TOO_MANY_REQUESTS,
-            record=_recording(record, fault) if observe is None else _recording_and_telling(record, fault, observe),
+            record=telling(self._recorder(name), fault_of(event), told),
             user_of=self._user_of if event == "connect" else None,
         )
 
@@ -172,28 +180,6 @@ class ProxyDoor:
 def fault_of(kind: str) -> Reply:
     """The answer when whoever should handle the event failed."""
     return BAD_GATEWAY if kind in STARTED_BY_CENTRIFUGO else INTERNAL_ERROR
-
-
-def _recording(record: Record, fault: Reply) -> Callable[[Operation, Verdict, Reply, int], None]:
-    """A lane's `record` that counts."""
-
-    def count(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
-        record(_FAILED if reply is fault and verdict is _ADMITTED else verdict, duration_ns)
-
-    return count
-
-
-def _recording_and_telling(
-    record: Record, fault: Reply, observe: Observe
-) -> Callable[[Operation, Verdict, Reply, int], None]:
-    """The same that tells observers, too."""
-
-    def count_and_tell(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
-        verdict = _FAILED if reply is fault and verdict is _ADMITTED else verdict
-        record(verdict, duration_ns)
-        observe(operation, verdict.name.lower(), reply, duration_ns)
-
-    return count_and_tell
 
 
 def _without_upstream(kind: str, proxy: Proxy, identify: Handle | None) -> Handle:

@@ -7,7 +7,7 @@ from queue import SimpleQueue
 
 from cpro.clock import unix_seconds
 from cpro.extension import Finished, Observe
-from cpro.operation import Operation, Reply
+from cpro.operation import Operation, Reply, Verdict
 from cpro.plugins.calls import Failures
 
 BATCH_S = 0.1
@@ -31,8 +31,8 @@ class Observers:
         self._gathered: list[Finished] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def tell(self, operation: Operation, verdict: str, reply: Reply, duration_ns: int) -> None:
-        """An operation at the proxy door is over; a `doors.claims.Observe`."""
+    def tell(self, operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
+        """An operation at the proxy door is over; a `doors.claims.Tell`."""
         self._gathered.append(
             Finished(
                 "proxy",
@@ -41,7 +41,7 @@ class Observers:
                 operation.user,
                 operation.channel,
                 operation.method,
-                verdict,
+                verdict.name.lower(),
                 reply.error,
                 reply.disconnect,
                 duration_ns,
