@@ -1,0 +1,94 @@
+"""A segment's memory, its writer and its reader."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from cpro._fast.rows cimport MAX_COLUMNS
+
+
+cdef enum:
+    HEADER_SPAN = 4096              # then records
+    COPY_AT = 1024                  # where the second copy of what identifies the segment lies
+    RECORD_HEAD = 8                 # u32 length of what follows, u32 its CRC32C, seeded by the segment's id
+    MAX_TABLES = 16                 # table numbers are 1 to 15
+
+
+cdef struct Identity:               # written once, at 0 and at COPY_AT
+    uint64_t magic
+    uint32_t format
+    uint32_t version                # of the rows
+    uint8_t id[16]
+    uint64_t size                   # of the file when it was made, bytes
+    uint32_t unused
+    uint32_t check                  # CRC32C of all before
+
+
+cdef struct Marks:                  # at MARKS_AT
+    uint64_t committed              # end of the last record; store-release by the writer, load-acquire by readers
+    uint8_t beside_committed[56]
+    uint64_t sealed_at              # 0, or the end of the last record: nobody will append any more
+
+
+cdef struct Record:                 # one good record, where it lies
+    int table
+    const uint8_t* values
+    const uint8_t* end
+    uint64_t next                   # offset of what follows it
+
+
+cdef class Segment:
+    cdef readonly str path
+    cdef readonly str id
+    cdef readonly uint64_t size
+    cdef readonly uint64_t rows     # appended to it
+    cdef int fd
+    cdef int guard                  # its place among the mappings that survive a truncated file
+    cdef uint8_t* memory            # NULL once closed
+    cdef Marks* marks
+    cdef uint64_t end               # = committed, the writer's own copy
+    cdef uint64_t synced            # what lies before is on the disk
+    cdef uint64_t populated         # what lies before has its pages
+    cdef uint32_t seed
+
+    cdef int open_memory(self) except -1
+
+
+cdef class Journal:
+    cdef Segment segment            # rows go there; None: they drop
+    cdef Segment spare              # is next
+    cdef readonly list retired      # sealed, to be synced and closed by the thread that makes segments
+    cdef readonly bint starving     # a row found no room since `offer` was called last
+    cdef int wake_fd                # an eventfd, written at each change of segment; -1: none
+    cdef uint64_t appended_rows[16]
+    cdef uint64_t dropped_rows[16]
+
+    cdef bint take_spare(self) except -1
+
+
+cdef class RowWriter:
+    cdef Journal journal
+    cdef int table
+    cdef int count
+    cdef uint8_t kinds[MAX_COLUMNS]
+
+    cdef bint append_raw(self, tuple values) except -1
+
+
+cdef class SegmentReader:
+    cdef readonly str path
+    cdef readonly str id
+    cdef readonly int version
+    cdef readonly uint64_t bad          # damaged places that were skipped
+    cdef readonly uint64_t lost_bytes   # how much lay there
+    cdef int fd
+    cdef int guard
+    cdef const uint8_t* memory          # NULL once closed
+    cdef uint64_t size                  # bytes mapped
+    cdef const Marks* marks
+    cdef uint64_t walked                # damage before this offset has been counted
+    cdef uint64_t final                 # 0, or the end for good: the writer has sealed it or is gone
+    cdef uint32_t seed
+
+    # 1: `record` is the first good one that starts at `offset` or later and ends by `limit`. 0: there is none. Offsets
+    # outside of the segment are harmless. Never touches Python; call `open_memory` first.
+    cdef bint next_good(self, uint64_t offset, uint64_t limit, Record* record) noexcept nogil
+    cdef int open_memory(self) except -1
