@@ -52,3 +52,15 @@ class StoreTimeoutError(StoreError):
 
 class StoreReplyError(StoreError):
     """The store answered that the call itself is wrong: an error of the script, of its arguments, of permissions."""
+
+
+class SinkError(CproError):
+    """An analytics sink could not take a batch. Raised as it is: the same batch again, later."""
+
+
+class SinkSplitError(SinkError):
+    """The batch is too big for the sink: again in halves."""
+
+
+class SinkRejectError(SinkError):
+    """The sink will never take this batch, however often it is sent: it is set aside in a file, and counted."""
