@@ -22,7 +22,7 @@ cdef struct Identity:               # written once, at 0 and at COPY_AT
     uint32_t check                  # CRC32C of all before
 
 
-cdef struct Marks:                  # at MARKS_AT
+cdef struct Marks:                  # at 2048
     uint64_t committed              # end of the last record; store-release by the writer, load-acquire by readers
     uint8_t beside_committed[56]
     uint64_t sealed_at              # 0, or the end of the last record: nobody will append any more
@@ -62,6 +62,7 @@ cdef class Journal:
     cdef uint64_t dropped_rows[16]
 
     cdef bint take_spare(self) except -1
+    cdef void wake(self) noexcept
 
 
 cdef class RowWriter:
@@ -92,3 +93,7 @@ cdef class SegmentReader:
     # outside of the segment are harmless. Never touches Python; call `open_memory` first.
     cdef bint next_good(self, uint64_t offset, uint64_t limit, Record* record) noexcept nogil
     cdef int open_memory(self) except -1
+    cdef uint64_t _plausible(self, uint64_t mark) noexcept nogil
+    cdef uint64_t _find_end(self, uint64_t marked) noexcept nogil
+    cdef bint _is_good(self, uint64_t offset, uint64_t limit, Record* record) noexcept nogil
+    cdef uint64_t _skip(self, uint64_t offset, uint64_t limit) noexcept nogil

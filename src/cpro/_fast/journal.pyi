@@ -4,6 +4,7 @@ from typing import Self
 START: int
 
 def crc32c(data: bytes, seed: int = 0) -> int: ...
+def crc32c_by_table(data: bytes, seed: int = 0) -> int: ...
 
 class Segment:
     path: str

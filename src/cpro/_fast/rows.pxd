@@ -47,7 +47,7 @@ cdef inline int get_varuint(const uint8_t** at, const uint8_t* end, uint64_t* va
 
 cdef inline int get_u32(const uint8_t** at, const uint8_t* end, uint32_t* value) noexcept nogil:
     """KIND_U32."""
-    cdef uint64_t wide
+    cdef uint64_t wide = 0
     if get_varuint(at, end, &wide) or wide > 0xffffffffULL:
         return -1
     value[0] = <uint32_t>wide
@@ -56,7 +56,7 @@ cdef inline int get_u32(const uint8_t** at, const uint8_t* end, uint32_t* value)
 
 cdef inline int get_i64(const uint8_t** at, const uint8_t* end, int64_t* value) noexcept nogil:
     """KIND_I64: zigzag, small negative numbers are short too."""
-    cdef uint64_t wide
+    cdef uint64_t wide = 0
     if get_varuint(at, end, &wide):
         return -1
     value[0] = <int64_t>((wide >> 1) ^ (0 - (wide & 1)))
@@ -101,8 +101,8 @@ cdef inline int get_id(const uint8_t** at, const uint8_t* end, const uint8_t** t
 
 
 cdef inline int skip_texts(const uint8_t** at, const uint8_t* end, uint64_t count) noexcept nogil:
-    cdef const uint8_t* text
-    cdef uint64_t size
+    cdef const uint8_t* text = NULL
+    cdef uint64_t size = 0
     while count:
         if get_text(at, end, &text, &size):
             return -1
@@ -112,9 +112,10 @@ cdef inline int skip_texts(const uint8_t** at, const uint8_t* end, uint64_t coun
 
 cdef inline int skip_value(int kind, const uint8_t** at, const uint8_t* end) noexcept nogil:
     """Any value of `kind`. Maps: a count, then so many pairs; work is bounded by the bytes there are."""
-    cdef const uint8_t* text
-    cdef uint64_t size, pairs
-    cdef uint32_t small
+    cdef const uint8_t* text = NULL
+    cdef uint64_t size = 0
+    cdef uint64_t pairs = 0
+    cdef uint32_t small = 0
     if kind == KIND_TEXT or kind == KIND_WORD:
         return get_text(at, end, &text, &size)
     if kind == KIND_ID:
