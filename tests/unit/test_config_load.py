@@ -140,20 +140,18 @@ def test_addresses_are_taken(tmp_path: Path, address: str):
 
 def test_sections_of_later_versions_may_be_there_when_off(tmp_path: Path):
     text = """
-gateway: {enabled: false, address: "127.0.0.1:8000"}
 redis: {address: [], cluster_address: []}
 user_status: {enabled: false, expire_interval: 720h}
 clickhouse_analytics: {}
 plugins:
 http_api: {centrifugo: "", centrifugo_key: ""}
-client: {rate_limit: {client_error: {enabled: false}}}
 """
     assert settings_of(tmp_path, text) == Settings()
 
 
 def test_a_section_that_is_off_hides_nothing_that_is_on(tmp_path: Path):
-    with pytest.raises(ConfigError, match="gateway: is not available"):
-        settings_of(tmp_path, "gateway: {enabled: false, token: {enabled: true}}")
+    with pytest.raises(ConfigError, match="user_status: is not available"):
+        settings_of(tmp_path, "user_status: {enabled: false, redis: {enabled: true}}")
 
 
 def test_operations_of_plugins_are_known(tmp_path: Path):

@@ -5,10 +5,11 @@ No message repeats the text: it may hold a secret.
 
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
-from .address import parse_address, parse_host, parse_port
+from .address import TcpAddress, parse_address, parse_host, parse_port
 from .ttl import parse_ttl
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
@@ -127,6 +128,37 @@ def check_cluster(text: str) -> str:
     return text
 
 
+def check_regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error.msg}") from None
+    return text
+
+
+def check_claim(text: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z_]*", text):  # Centrifugo's own rule
+        raise ValueError("must be letters and `_` only")
+    return text
+
+
+def check_network(text: str) -> str:
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError("must be a network such as 10.0.0.0/8, or an address") from None
+
+
+def check_internal(text: str) -> str:
+    """An address that other machines can name."""
+    if not text:
+        return text
+    address = parse_address(text)
+    if not isinstance(address, TcpAddress) or not address.host or address.port == 0:
+        raise ValueError("must be host:port, as other nodes name it")
+    return str(address)
+
+
 RULES: Final[Mapping[str, Callable[[str], str]]] = {
     "address": check_address,
     "url": check_url,
@@ -141,6 +173,10 @@ RULES: Final[Mapping[str, Callable[[str], str]]] = {
     "database": check_database,
     "cluster": check_cluster,
     "ttl": parse_ttl,
+    "regex": check_regex,
+    "claim": check_claim,
+    "network": check_network,
+    "internal": check_internal,
     "": lambda text: text,
 }
 

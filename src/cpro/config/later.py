@@ -9,15 +9,12 @@ from .faults import Path, render
 
 NOT_YET: Final = frozenset(
     {
-        "gateway",
         "user_status",
-        "client.rate_limit.client_error",
         "http_api.centrifugo",
         "http_api.centrifugo_key",
     }
 )
 WITHOUT_EFFECT: Final = frozenset({"notifications", "snapshots", "max_buffer_size", "grpc_metadata"})
-UNSEEN_OPERATIONS: Final = frozenset({"unsubscribe", "history", "presence", "presence_stats", "track", "untrack"})
 
 
 def is_not_yet(path: Path) -> bool:

@@ -6,7 +6,6 @@ from typing import Final
 
 from .duration import UNITS_NS
 from .faults import Faults, Path
-from .later import UNSEEN_OPERATIONS
 from .model import CHANNEL_OPERATIONS, Bucket, CommandBlock, MethodOverride, NamespaceOverride, OperationLimit
 
 _LEAST_NS_PER_TOKEN: Final = 100  # the bucket table counts in nanoseconds; this keeps its rounding below 1 %
@@ -67,8 +66,6 @@ def _warn_of_idle_limits(block: CommandBlock, path: Path, faults: Faults) -> Non
     for name, limit in block.operations.items():
         if not limit.enabled:
             continue
-        if name in UNSEEN_OPERATIONS:
-            faults.warn((*path, name), "has no effect in this version: Centrifugo does not tell cpro of this operation")
         overrides: tuple[NamespaceOverride | MethodOverride, ...] = (
             *limit.namespace_overrides,
             *limit.method_overrides,

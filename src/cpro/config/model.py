@@ -105,6 +105,73 @@ class Proxy(Block, frozen=True):
     ] = "deny"
 
 
+class Token(Block, frozen=True):
+    """Centrifugo's `client.token` block: how to verify connection tokens on this side."""
+
+    hmac_secret_key: Annotated[str, about("Secret of HS256, HS384 and HS512 tokens.", secret=True)] = ""
+    hmac_previous_secret_key: Annotated[str, about("One that is being replaced and is still good.", secret=True)] = ""
+    rsa_public_key: Annotated[
+        str, about("Public key of RS256, RS384 and RS512 tokens: PEM, base64 of PEM, or a path.")
+    ] = ""
+    ecdsa_public_key: Annotated[str, about("Public key of ES256, ES384 and ES512 tokens, given in the same ways.")] = ""
+    jwks_public_endpoint: Annotated[str, about("URL of a JSON Web Key Set, in place of single keys.", check="url")] = ""
+    audience: Annotated[str, about("The `aud` that tokens must name; empty means any.")] = ""
+    audience_regex: Annotated[str, about("A pattern for it instead.", check="regex")] = ""
+    issuer: Annotated[str, about("The `iss` that tokens must name; empty means any.")] = ""
+    issuer_regex: Annotated[str, about("A pattern for it instead.", check="regex")] = ""
+    user_id_claim: Annotated[str, about("Claim that names the user; empty means `sub`.", check="claim")] = ""
+
+
+class Gateway(Block, frozen=True):
+    enabled: Annotated[bool, about("Turns the gateway on.")] = False
+    address: Annotated[str, about("Where end users' SDKs connect: `host:port` or `unix:///path`.", check="address")] = (
+        "127.0.0.1:8000"
+    )
+    centrifugo: Annotated[
+        tuple[str, ...],
+        about("URLs of the Centrifugo nodes behind it; new connections go to them in turn.", check="endpoint"),
+    ] = ("http://127.0.0.1:8100",)
+    centrifugo_tls: Annotated[TLS, about("TLS towards `https://` Centrifugo nodes (Centrifugo's TLS object).")] = TLS()
+    internal_address: Annotated[
+        str,
+        about(
+            "Where other nodes reach this one, `host:port`, for emulation posts; empty means no other nodes.",
+            check="internal",
+        ),
+    ] = ""
+    token: Annotated[Token, about("Verifies connection tokens on this side; empty trusts Centrifugo's verdict.")] = (
+        Token()
+    )
+    user_id_http_header: Annotated[
+        str, about("Centrifugo's `client.user_id_http_header`; believed from `trusted_proxies` only.", check="header")
+    ] = ""
+    trusted_proxies: Annotated[
+        tuple[str, ...], about("Networks (CIDR) whose X-Forwarded-For and X-Real-Ip are believed.", check="network")
+    ] = ()
+    max_connections: Annotated[
+        int, about("Most connections of this node; 0 means no limit.", least=0, most=2**31 - 1)
+    ] = 0
+    max_connections_per_ip: Annotated[
+        int, about("Most connections from one address to this node; 0 means no limit.", least=0, most=2**31 - 1)
+    ] = 0
+    message_size_limit: Annotated[
+        int,
+        about(
+            "Largest message of a client in bytes, Centrifugo's `websocket.message_size_limit`.", least=1, most=1 << 30
+        ),
+    ] = 65_536
+    compression: Annotated[bool, about("Accepts permessage-deflate from clients.")] = False
+    proxy_protocol: Annotated[bool, about("Expects PROXY protocol (v1 or v2) from `trusted_proxies`.")] = False
+    pass_unknown: Annotated[bool, about("Passes other paths on to Centrifugo instead of answering 404.")] = False
+    snapshot_interval: Annotated[
+        Duration,
+        about(
+            "How often open connections and subscriptions are exported.", least=_duration("1s"), most=_duration("24h")
+        ),
+    ] = _duration("60s")
+    tls: Annotated[TLS, about("TLS of this listener (Centrifugo's TLS object).")] = TLS()
+
+
 class HttpApi(Block, frozen=True):
     address: Annotated[
         str, about("Where server API, /health and /metrics listen: `host:port` or `unix:///path`.", check="address")
@@ -215,12 +282,25 @@ class RedisCommandBlock(CommandBlock, frozen=True):
     )
 
 
+class ErrorLimit(Block, frozen=True):
+    enabled: Annotated[bool, about("Turns the limit on.")] = False
+    buckets: Annotated[tuple[Bucket, ...], about("Buckets that must all have a token for each error.")] = ()
+
+
+class ClientError(Block, frozen=True):
+    enabled: Annotated[bool, about("Turns this block on.")] = False
+    total: Annotated[ErrorLimit, about("Errors of all kinds together.")] = ErrorLimit()
+
+
 class RateLimit(Block, frozen=True):
     client_command: Annotated[CommandBlock, about("Limits per connection, on this node.")] = CommandBlock()
     user_command: Annotated[CommandBlock, about("Limits per user, on this node.")] = CommandBlock()
     redis_user_command: Annotated[
         RedisCommandBlock, about("Limits per user over all nodes; without Redis they are kept on this node.")
     ] = RedisCommandBlock()
+    client_error: Annotated[
+        ClientError, about("Errors per connection of the gateway; one that makes more is disconnected with code 3509.")
+    ] = ClientError()
     store_timeout: Annotated[
         Duration,
         about("Longest time an operation waits for Redis.", least=_duration("1ms"), most=_duration("1m")),
@@ -341,6 +421,7 @@ class Settings(Block, frozen=True):
         int, about("Largest request body in bytes; more is answered 413.", least=1, most=1 << 30)
     ] = 1_048_576
     proxy: Annotated[Proxy, about("The door for Centrifugo's event proxies.")] = Proxy()
+    gateway: Annotated[Gateway, about("The door for end users' SDKs, in front of Centrifugo.")] = Gateway()
     http_api: Annotated[HttpApi, about("The door for backends: server API, /health and /metrics.")] = HttpApi()
     redis: Annotated[Redis, about("The Redis that features share, unless they have their own.")] = Redis()
     limits_table: Annotated[LimitsTable, about("The table of buckets that all workers of the node share.")] = (

@@ -15,6 +15,9 @@ from .schema import fields_of
 
 _CENTRIFUGO_TIMEOUT_NS: Final = UNITS_NS["s"]
 _RATE_LIMIT: Final = ("client", "rate_limit")
+_TOKEN_KEYS: Final = ("hmac_secret_key", "hmac_previous_secret_key", "rsa_public_key", "ecdsa_public_key")
+_GATEWAY_ONLY: Final = frozenset({"unsubscribe", "history", "presence", "presence_stats", "track", "untrack"})
+"""Operations that Centrifugo tells no proxy of."""
 
 
 def check_settings(settings: Settings, faults: Faults) -> None:
@@ -23,15 +26,44 @@ def check_settings(settings: Settings, faults: Faults) -> None:
     _check_redis(settings, faults)
     _check_listener_tls(settings.proxy.tls, ("proxy", "tls"), faults)
     _check_listener_tls(settings.http_api.tls, ("http_api", "tls"), faults)
+    _check_gateway(settings, faults)
     _warn_of_proxy(settings, faults)
     _warn_of_limits(settings, faults)
 
 
 def _check_addresses(settings: Settings, faults: Faults) -> None:
-    api = parse_address(settings.http_api.address)
-    free_port = isinstance(api, TcpAddress) and api.port == 0
-    if settings.proxy.address == settings.http_api.address and not free_port:
-        faults.fault(("http_api", "address"), "must not be the same as proxy.address")
+    taken = {settings.proxy.address: "proxy.address"}
+    listeners = [("http_api", settings.http_api.address)]
+    if settings.gateway.enabled:
+        listeners.append(("gateway", settings.gateway.address))
+    for name, text in listeners:
+        address = parse_address(text)
+        if isinstance(address, TcpAddress) and address.port == 0:
+            continue
+        if text in taken:
+            faults.fault((name, "address"), f"must not be the same as {taken[text]}")
+        taken.setdefault(text, f"{name}.address")
+
+
+def _check_gateway(settings: Settings, faults: Faults) -> None:
+    gateway = settings.gateway
+    _check_listener_tls(gateway.tls, ("gateway", "tls"), faults)
+    _check_client_tls(gateway.centrifugo_tls, ("gateway", "centrifugo_tls"), faults, "Centrifugo's")
+    if not gateway.enabled:
+        return
+    if not gateway.centrifugo:
+        faults.fault(("gateway", "centrifugo"), "must have at least one URL")
+    if gateway.proxy_protocol and not gateway.trusted_proxies:
+        faults.fault(("gateway", "proxy_protocol"), "needs trusted_proxies: nobody else may name a client's address")
+    if gateway.user_id_http_header and not gateway.trusted_proxies:
+        faults.warn(("gateway", "user_id_http_header"), "has no effect without trusted_proxies")
+    token = gateway.token
+    for one, other in (("audience", "audience_regex"), ("issuer", "issuer_regex")):
+        if getattr(token, one) and getattr(token, other):
+            faults.fault(("gateway", "token", other), f"must not be set beside {one}")
+    keys = [name for name in _TOKEN_KEYS if getattr(token, name)]
+    if token.jwks_public_endpoint and keys:
+        faults.fault(("gateway", "token", "jwks_public_endpoint"), f"must not be set beside {keys[0]}")
 
 
 def _check_upstream(settings: Settings, faults: Faults) -> None:
@@ -120,6 +152,13 @@ def _warn_of_limits(settings: Settings, faults: Faults) -> None:
         block = getattr(limits, name)
         if block.enabled and block.dry_run:
             faults.warn((*_RATE_LIMIT, name, "dry_run"), "nothing is refused by this block")
+        if block.enabled and not settings.gateway.enabled:
+            for operation in sorted(_GATEWAY_ONLY & block.operations.keys()):
+                if block.operations[operation].enabled:
+                    reason = "has no effect without the gateway: Centrifugo does not tell cpro of this operation"
+                    faults.warn((*_RATE_LIMIT, name, operation), reason)
+    if limits.client_error.enabled and not settings.gateway.enabled:
+        faults.warn((*_RATE_LIMIT, "client_error"), "has no effect without the gateway, which counts the errors")
     _warn_of_redis(settings, faults)
     if limits.anonymous == "ip" and not settings.proxy.ip_header:
         faults.warn((*_RATE_LIMIT, "anonymous"), "without proxy.ip_header no address is known, so ip means client")
