@@ -1,4 +1,4 @@
-from asyncio import BaseTransport, Protocol
+from asyncio import BaseTransport, Protocol, Transport
 from collections.abc import Callable
 from typing import Protocol as Structural
 
@@ -56,6 +56,11 @@ class Connection(Protocol):
     def resume_writing(self) -> None: ...
     def answer(self, answer: Answer) -> None:
         """Send the answer that the handler owed. A peer that has gone is no error."""
+    def detach(self) -> tuple[Transport, bytes]:
+        """Give the transport away, with what came behind the request in progress; the caller sets its protocol.
+
+        For a handler that returns None and answers by itself.
+        """
     def drain(self) -> None:
         """Let the next answer be the last: it says `Connection: close`."""
     def close(self) -> None:

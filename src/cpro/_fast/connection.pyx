@@ -91,6 +91,13 @@ cdef class Connection:
         if not self.closing and not self.paused:
             self.serve()
 
+    def detach(self):
+        transport, self.transport = self.transport, None
+        self.closing = True
+        self.unwatch()
+        self.server.connections.discard(self)
+        return transport, self.parser.take_rest()
+
     def drain(self):
         self.draining = True
 

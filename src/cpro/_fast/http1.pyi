@@ -46,6 +46,9 @@ class RequestParser(MessageParser):
     def state(self) -> int:
         """IDLE (no byte of a next request seen), HEAD or BODY."""
 
+    def take_rest(self) -> bytes:
+        """The input behind the last request, for whoever speaks another protocol from here on."""
+
     @property
     def buffered_bytes(self) -> int:
         """Input held that is not yet part of a taken request."""

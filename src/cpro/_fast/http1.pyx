@@ -107,6 +107,11 @@ cdef class RequestParser(MessageParser):
     def buffered_bytes(self) -> int:
         return self.end - self.start + (self.chunks.used if self.chunks is not None else 0)
 
+    def take_rest(self) -> bytes:
+        cdef bytes rest = b"" if self.buffer is None else self.buffer[self.start:self.end]
+        self.release()
+        return rest
+
     cdef Message new_message(self):
         return <Message>Request.__new__(Request)
 
