@@ -12,7 +12,9 @@ class ServerScan:
     all of its payload is then given out. So are compressed messages, and close and ping frames; pongs while holding.
     """
 
-    def __init__(self, protobuf: bool, max_message_bytes: int, holds: bool = True, allow_compressed: bool = False) -> None:
+    def __init__(
+        self, protobuf: bool, max_message_bytes: int, holds: bool = True, allow_compressed: bool = False
+    ) -> None:
         """`max_message_bytes`: longest message that is inspected or held."""
     def feed(self, data: bytes) -> list[Event] | None:
         """What `data` completes and the door should know, in order; None when there is nothing.

@@ -1,0 +1,4 @@
+"""Reads commands from JSON."""
+
+# All commands of a payload, not empty, in order; the last one may be malformed.
+cdef list parse_lines(bytes payload)
