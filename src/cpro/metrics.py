@@ -15,7 +15,7 @@ from cpro.operation import OPERATIONS, Verdict
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-DOORS = ("proxy", "api")
+DOORS = ("proxy", "gateway", "api")
 API_METHODS = ("rate_limit",)
 """What the API door counts as operations."""
 VERDICTS = tuple(verdict.name.lower() for verdict in Verdict)

@@ -48,7 +48,7 @@ class Service:
         self._lines: queue.Queue[str | None] = queue.Queue()  # ends with None
         threading.Thread(target=read_lines, args=(self.process, self._lines), daemon=True).start()
         ready = self.wait_for("ready", START_S)
-        self.proxy, self.api = ready["proxy"], ready["api"]
+        self.proxy, self.api, self.gateway = ready["proxy"], ready["api"], ready["gateway"]
         return self
 
     def wait_for(self, message: str, timeout_s: float = 10.0) -> dict:

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t
 from cpro._fast.jsonscan cimport Text
 
 cdef enum:                          # slots of a Reply
-    CHANNEL = 0, REASON, CLIENT, VERSION, SESSION, NODE, CURSOR, TEXT_SLOTS
+    CHANNEL = 0, REASON, CLIENT, VERSION, SESSION, NODE, CURSOR, DATA, TEXT_SLOTS
 
 cdef enum:
     ID = 0, CODE, TEMPORARY, NUMBER, PING, PONG, EXPIRES, TTL, FLAG, TYPE, PHASE, NUMBER_SLOTS

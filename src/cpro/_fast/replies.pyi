@@ -33,10 +33,13 @@ class Reply:
         """Numeric alias of a channel: `id` of a subscribe result or of a push; 0 when there is none."""
     @property
     def client(self) -> str:
-        """Of connect; so are the next five."""
+        """Of connect; so are the next six."""
     @property
     def version(self) -> str:
         """Like `6.9.1 OSS`."""
+    @property
+    def data(self) -> bytes:
+        """The application's, as it stands there; empty when there is none."""
     @property
     def session(self) -> str: ...
     @property
@@ -77,6 +80,8 @@ def parse_replies(payload: bytes, protobuf: bool) -> list[Reply]:
 def build_error_reply(command_id: int, code: int, message: str, temporary: bool, protobuf: bool) -> bytes:
     """JSON: one line without its LF; Protobuf: with its length in front. ValueError: an id or code beyond 32 bits."""
 
-def build_replaced_session(reply: Reply, session: str | None, node: str | None) -> bytes:
-    """A connect reply to be sent in place of its span, with session and node replaced where given (and where it has
-    them), the rest as it was. ValueError: no connect result."""
+def build_connect(
+    reply: Reply, session: str | None = None, node: str | None = None, data: bytes | None = None
+) -> bytes:
+    """A connect reply to be sent in place of its span, with session, node and data replaced where given (and where it
+    has them; empty data: none), the rest as it was. ValueError: no connect result."""

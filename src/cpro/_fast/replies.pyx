@@ -22,7 +22,7 @@ from cpro._fast.wsscan cimport is_mere_push, is_mere_push_message
 
 cdef extern from *:
     """
-    enum { IS_TEXT = 0x00, IS_NUMBER = 0x20, IS_BOOL = 0x40, IS_SUBS = 0x60, IS_OBJECT = 0x80, ROLE = 0xE0, SLOT = 0x1F };
+    enum { IS_TEXT = 0x00, IS_NUMBER = 0x20, IS_BOOL = 0x40, IS_SUBS = 0x60, IS_OBJECT = 0x80, IS_RAW = 0xA0, ROLE = 0xE0, SLOT = 0x1F };
     enum {                                              /* in the order of KINDS */
         K_OTHER, K_PING, K_CONNECT, K_SUBSCRIBE, K_UNSUBSCRIBE, K_PUBLISH, K_PRESENCE, K_PRESENCE_STATS, K_HISTORY,
         K_RPC, K_REFRESH, K_SUB_REFRESH, K_ERROR, K_PUSH_UNSUBSCRIBE, K_PUSH_SUBSCRIBE, K_PUSH_CONNECT,
@@ -42,7 +42,7 @@ cdef extern from *:
         M("code", IS_NUMBER + 1, 1), M("message", IS_TEXT + 1, 2), M("temporary", IS_BOOL + 2, 3)};
     static const Member CONNECT[] = {
         M("client", IS_TEXT + 2, 1), M("version", IS_TEXT + 3, 2), M("expires", IS_BOOL + 6, 3),
-        M("ttl", IS_NUMBER + 7, 4), M("subs", IS_SUBS, 6), M("ping", IS_NUMBER + 4, 7), M("pong", IS_BOOL + 5, 8),
+        M("ttl", IS_NUMBER + 7, 4), M("data", IS_RAW + 7, 5), M("subs", IS_SUBS, 6), M("ping", IS_NUMBER + 4, 7), M("pong", IS_BOOL + 5, 8),
         M("session", IS_TEXT + 4, 9), M("node", IS_TEXT + 5, 10), M("flag", IS_NUMBER + 8, 12)};
     static const Member SUBSCRIBE[] = {
         M("expires", IS_BOOL + 6, 1), M("ttl", IS_NUMBER + 7, 2), M("id", IS_NUMBER + 3, 14),
@@ -65,7 +65,7 @@ cdef extern from *:
         MEMBERS(PUSH_DISCONNECT), NOTHING, NOTHING, MEMBERS(PUSH)};
     """
     enum:
-        IS_TEXT, IS_NUMBER, IS_BOOL, IS_SUBS, IS_OBJECT, ROLE, SLOT
+        IS_TEXT, IS_NUMBER, IS_BOOL, IS_SUBS, IS_OBJECT, IS_RAW, ROLE, SLOT
         K_OTHER, K_PING, K_CONNECT, K_ERROR, K_MERE_PUSH, K_PUSH
     ctypedef struct Member:
         const char *text
@@ -78,7 +78,7 @@ cdef extern from *:
     const Members[20] SHAPES
 
 cdef enum:
-    CONNECT_FIELD = 5, SUBS_FIELD = 6, SESSION_FIELD = 9, NODE_FIELD = 10
+    CONNECT_FIELD = 5, DATA_FIELD = 5, SUBS_FIELD = 6, SESSION_FIELD = 9, NODE_FIELD = 10
 
 cdef tuple _kinds = (
     "other", "ping", "connect", "subscribe", "unsubscribe", "publish", "presence", "presence_stats", "history", "rpc",
@@ -141,6 +141,11 @@ cdef class Reply:
     @property
     def version(self) -> str:
         return self.text(VERSION)
+
+    @property
+    def data(self) -> bytes:
+        cdef const Text *text = &self.texts[DATA]
+        return self.payload[text.start:text.end]
 
     @property
     def session(self) -> str:
@@ -265,6 +270,12 @@ cdef Py_ssize_t read_member(Reply r, const uint8_t *p, Py_ssize_t i, int what) n
             r.texts[slot].start = <int>(i + 1)
             r.texts[slot].end = <int>(after - 1)
         return after
+    if what & ROLE == IS_RAW:
+        after = skip_value(p, i, r.end)
+        if after > 0:
+            r.texts[slot].start = <int>i
+            r.texts[slot].end = <int>after
+        return after
     if what & ROLE == IS_NUMBER:
         return read_int(p, i, r.end, &r.numbers[slot])
     if what & ROLE == IS_BOOL:
@@ -345,7 +356,7 @@ cdef int read_fields(Reply r, const uint8_t *p, Py_ssize_t i, Py_ssize_t end, in
                 r.op = <uint8_t>slot
             if SHAPES[slot].count and read_fields(r, p, f.start, f.end, slot) < 0:
                 return -1
-        elif role == IS_TEXT:
+        elif role == IS_TEXT or role == IS_RAW:
             r.texts[slot].start, r.texts[slot].end, r.texts[slot].how = <int>f.start, <int>f.end, STRING_BYTES
         elif role != IS_SUBS:
             r.numbers[slot] = <int64_t>f.value
@@ -429,14 +440,14 @@ def build_error_reply(
     return delimited(varint(1 << 3) + varint(command_id) + bytes_field(2, error))
 
 
-def build_replaced_session(Reply reply not None, str session, str node) -> bytes:
-    """A connect reply with another session or node; see the pyi."""
+def build_connect(Reply reply not None, str session=None, str node=None, bytes data=None) -> bytes:
+    """A connect reply with another session, node or data; see the pyi."""
     if reply.op != K_CONNECT:
         raise ValueError("not a connect result")
-    return replaced_message(reply, session, node) if reply.protobuf else replaced_line(reply, session, node)
+    return replaced_message(reply, session, node, data) if reply.protobuf else replaced_line(reply, session, node, data)
 
 
-cdef bytes replaced_line(Reply r, str session, str node):
+cdef bytes replaced_line(Reply r, str session, str node, bytes data):
     cdef const char *p = PyBytes_AS_STRING(r.payload)
     cdef list edits = []
     cdef list pieces = []
@@ -445,6 +456,11 @@ cdef bytes replaced_line(Reply r, str session, str node):
         edits.append((r.texts[SESSION].start - 1, r.texts[SESSION].end + 1, json_string(session)))
     if node is not None and r.texts[NODE].start:
         edits.append((r.texts[NODE].start - 1, r.texts[NODE].end + 1, json_string(node)))
+    if data is not None and r.texts[DATA].start:
+        start, end = r.texts[DATA].start, r.texts[DATA].end
+        if not data and p[start - 8:start] == b',"data":':
+            start -= 8                              # the client stands before it, so there is a comma
+        edits.append((start, end, data or (b"" if p[start] == c"," else b"null")))
     for start, end, value in sorted(edits):
         pieces += (p[at:start], value)
         at = end
@@ -452,7 +468,7 @@ cdef bytes replaced_line(Reply r, str session, str node):
     return b"".join(pieces)
 
 
-cdef bytes replaced_message(Reply r, str session, str node):
+cdef bytes replaced_message(Reply r, str session, str node, bytes data):
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(r.payload)
     cdef uint64_t length = 0
     cdef Py_ssize_t i = read_length(p, r.start, r.end, &length)
@@ -461,13 +477,13 @@ cdef bytes replaced_message(Reply r, str session, str node):
     while i < r.end:
         i = read_field(p, i, r.end, &f)
         if f.number == CONNECT_FIELD:
-            fields.append(bytes_field(CONNECT_FIELD, replaced_result(p, f.start, f.end, session, node)))
+            fields.append(bytes_field(CONNECT_FIELD, replaced_result(p, f.start, f.end, session, node, data)))
         else:
             fields.append(p[f.at:f.end])
     return delimited(b"".join(fields))
 
 
-cdef bytes replaced_result(const uint8_t *p, Py_ssize_t i, Py_ssize_t end, str session, str node):
+cdef bytes replaced_result(const uint8_t *p, Py_ssize_t i, Py_ssize_t end, str session, str node, bytes data):
     cdef list fields = []
     cdef Field f
     while i < end:
@@ -476,6 +492,8 @@ cdef bytes replaced_result(const uint8_t *p, Py_ssize_t i, Py_ssize_t end, str s
             fields.append(bytes_field(SESSION_FIELD, session.encode()))
         elif f.number == NODE_FIELD and node is not None:
             fields.append(bytes_field(NODE_FIELD, node.encode()))
+        elif f.number == DATA_FIELD and data is not None:
+            fields.append(bytes_field(DATA_FIELD, data) if data else b"")
         else:
             fields.append(p[f.at:f.end])
     return b"".join(fields)

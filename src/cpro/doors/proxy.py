@@ -17,6 +17,8 @@ from cpro._fast.http1 import Request
 from cpro.clock import unix_seconds
 from cpro.config.model import EVENTS, Proxy
 from cpro.doors.claims import NOTHING_ADDED, Added, Charge, Claim, Claimed, Dispatch, Record, Tell, user_reply
+from cpro.doors.joined import connection_of, mark_user
+from cpro.doors.seal import Seal
 from cpro.doors.telling import Interest, telling
 from cpro.http.server import Connection
 from cpro.logs import Occasional
@@ -77,6 +79,8 @@ class _Entrance:
     lane: Lane
     invalid: Reply
     record: Record
+    joined: Lane | None
+    """The lane of what the gateway has charged, and records; None where it knows nothing of the event."""
 
 
 class ProxyDoor:
@@ -94,6 +98,7 @@ class ProxyDoor:
         self._interests: tuple[Interest, ...] = ()
         self._secret = b""
         self._address_header = b""
+        self._seal: Seal | None = None
 
     def configure(
         self,
@@ -104,13 +109,15 @@ class ProxyDoor:
         by_address: bool,
         added: Added = NOTHING_ADDED,
         interests: Iterable[Interest] = (),
+        seal: Seal | None = None,
     ) -> None:
         """Put settings in force from the next request on.
 
         `forwards` has a handler for each event that a backend takes, `user_of` reads the user out of a connect's
         answer, `by_address` says that limits want to know the address of anonymous users, `added` is of plugins,
-        `interests` are of features that want to be told of operations.
+        `interests` are of features that want to be told of operations, `seal` opens what a gateway has closed.
         """
+        self._seal = seal
         self._secret = proxy.secret.encode()
         self._address_header = proxy.ip_header.lower().encode() if by_address else b""
         self._user_of = user_of
@@ -134,7 +141,10 @@ class ProxyDoor:
         operation = Operation(entrance.kind, event.client, event.user, event.channel, event.method, "", now_ns)
         if self._address_header and not event.user:
             operation.address = (request.header(self._address_header) or b"").decode("latin-1")
-        return entrance.run(entrance.lane, operation, request, connection.answer)
+        lane = entrance.lane
+        if self._seal is not None and entrance.joined is not None and connection_of(self._seal, request) is not None:
+            lane = entrance.joined
+        return entrance.run(lane, operation, request, connection.answer)
 
     def _refuse_invalid(self, entrance: _Entrance, error: Exception) -> Reply:
         entrance.record(Verdict.INVALID, 0)
@@ -145,7 +155,8 @@ class ProxyDoor:
         told = self._told(kind, added)
         lane = self._lane(kind, kind, self._charge, self._handles[kind], told)
         invalid = BAD_GATEWAY if kind in STARTED_BY_CENTRIFUGO else BAD_REQUEST
-        plain = _Entrance(kind, pipeline.run, lane, invalid, self._recorder(kind))
+        joined = None if self._seal is None or kind in STARTED_BY_CENTRIFUGO else _joined(lane, self._seal)
+        plain = _Entrance(kind, pipeline.run, lane, invalid, self._recorder(kind), joined)
         claimed = [self._claimed(claim, plain, told) for claim in added.claims if claim.event == kind]
         return replace(plain, run=Dispatch(claimed, added.namespace_of)) if claimed else plain
 
@@ -175,6 +186,29 @@ class ProxyDoor:
             record=telling(self._recorder(name), fault_of(event), told),
             user_of=self._user_of if event == "connect" else None,
         )
+
+
+def _admit(operation: Operation, now_ns: int) -> Verdict:
+    return Verdict.ADMITTED
+
+
+def _forget(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
+    """The gateway remembers."""
+
+
+def _joined(lane: Lane, seal: Seal) -> Lane:
+    """The same lane for what comes through a gateway: it only handles, and marks the user of a connect."""
+    handle = lane.handle if lane.user_of is None else partial(_mark_user, seal, lane.handle)
+    return Lane(_admit, handle, lane.refusal, _forget)
+
+
+def _mark_user(seal: Seal, handle: Handle, operation: Operation, request: Request, respond: Respond) -> Reply | None:
+    def marked(reply: Reply) -> Reply:
+        connection = connection_of(seal, request)
+        return reply if connection is None else mark_user(seal, connection, reply)
+
+    reply = handle(operation, request, lambda later: respond(marked(later)))
+    return None if reply is None else marked(reply)
 
 
 def fault_of(kind: str) -> Reply:

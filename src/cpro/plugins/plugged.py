@@ -47,6 +47,11 @@ class Plugged:
         self._observers = Observers(collected.observers, self._failures, count_dropped) if collected.observers else None
 
     @property
+    def claims(self) -> tuple[TypeClaim, ...]:
+        """What plugins take of events."""
+        return self._claims
+
+    @property
     def additions(self) -> tuple[Addition, ...]:
         """The operations that limits must know."""
         return self._collected.additions

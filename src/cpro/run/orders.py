@@ -31,6 +31,10 @@ class Orders:
     counters_path: str
     proxy_fd: int
     api_fd: int
+    gateway_fd: int | None
+    """None where the gateway is off."""
+    kept_secret: str
+    """Signs what cpro tells itself where no `secret` is configured."""
     supervisor: int
     """Its process id."""
 

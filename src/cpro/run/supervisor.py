@@ -28,6 +28,7 @@ from cpro.metrics import Catalogue
 from cpro.plugins.load import Collected, load_configured
 from cpro.run.child import Child
 from cpro.run.orders import Orders, Reload, Stop
+from cpro.run.secret import kept_secret
 from cpro.run.sockets import Listener
 from cpro.run.stores import shards_of, stores_of
 
@@ -86,6 +87,11 @@ class Supervisor:
         resources.callback(self._proxy.close)
         self._api = Listener(settings.http_api.address, self._workers, "http_api.address")
         resources.callback(self._api.close)
+        self._gateway: Listener | None = None
+        if settings.gateway.enabled:
+            self._gateway = Listener(settings.gateway.address, self._workers, "gateway.address")
+            resources.callback(self._gateway.close)
+        self._secret = kept_secret(settings.data_dir)
         self._leases: LeaseTable | None = None
         if stores_of(settings).limits is not None:
             self._leases = open_leases(self._table, table.max_buckets, boot_ns())
@@ -105,14 +111,16 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         first = [await self._start(number) for number in range(self._workers)]
         keepers = [loop.create_task(self._keep(number, child)) for number, child in enumerate(first)]
-        log.info("ready", extra=logs.fields(proxy=self._proxy.address, gateway=None, api=self._api.address))
+        gateway = self._gateway.address if self._gateway else None
+        log.info("ready", extra=logs.fields(proxy=self._proxy.address, gateway=gateway, api=self._api.address))
         _notify("READY=1")
         await self._stopping.wait()
         await self._stop(keepers)
         return 0
 
     async def _start(self, number: int) -> Child:
-        proxy, api = self._proxy.sockets[number], self._api.sockets[number]
+        listeners = (self._proxy, self._api, *([self._gateway] if self._gateway else []))
+        proxy_fd, api_fd, *gateway_fd = fds = tuple(listener.sockets[number].fileno() for listener in listeners)
         orders = Orders(
             number=number,
             started=self._started,
@@ -123,11 +131,13 @@ class Supervisor:
             table_path=self._table.path,
             leases_path=self._leases.path if self._leases else "",
             counters_path=self._counters_path,
-            proxy_fd=proxy.fileno(),
-            api_fd=api.fileno(),
+            proxy_fd=proxy_fd,
+            api_fd=api_fd,
+            gateway_fd=gateway_fd[0] if gateway_fd else None,
+            kept_secret=self._secret,
             supervisor=os.getpid(),
         )
-        child = await Child.start(orders, (proxy.fileno(), api.fileno()))
+        child = await Child.start(orders, fds)
         while orders.settings is not self._settings:  # a reload went by while this one was starting
             orders = replace(orders, settings=self._settings)
             child.tell(Reload(orders.settings))
@@ -212,6 +222,8 @@ class Supervisor:
         log.info("stopping")
         _notify("STOPPING=1")
         self._proxy.close()
+        if self._gateway is not None:
+            self._gateway.close()
         for child in self._children.values():
             child.tell(Stop())
         patience_s = self._settings.shutdown.timeout.seconds + KILL_AFTER_S

@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import sys
+from functools import partial
 from multiprocessing.connection import Connection as Channel
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from cpro.doors.api import ApiDoor
 from cpro.doors.api_rate_limit import RateLimit
 from cpro.doors.claims import NOTHING_ADDED, Record
 from cpro.doors.proxy import ProxyDoor
+from cpro.doors.seal import Seal
 from cpro.doors.upstream import DROPPED_HEADERS, Count, build_forwards, urls_of
 from cpro.errors import CproError
 from cpro.http.client import HttpClient
@@ -35,6 +37,7 @@ from cpro.run.stores import shards_of
 
 if TYPE_CHECKING:
     from cpro.plugins.plugged import Plugged
+    from cpro.run.gateway import GatewayHouse
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,7 @@ class Worker:
         rate_limit = RateLimit(self._limits.quotas, self._recorder("rate_limit", door="api"))
         self._api = ApiDoor(self._metrics if orders.started.prometheus.enabled else None, {"rate_limit": rate_limit})
         self._plugged = self._plug() if orders.plugins else None
+        self._gateway = self._build_gateway() if orders.gateway_fd is not None else None
         self._rules: Rules | None = None
         self._client: HttpClient | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -80,6 +84,8 @@ class Worker:
         api = Server(self._api, max_body_bytes=started.max_body_size, tls=_listener_tls(started.http_api.tls))
         await proxy.listen(socket.socket(fileno=self._orders.proxy_fd))
         await api.listen(socket.socket(fileno=self._orders.api_fd))
+        if self._gateway is not None:
+            await self._gateway.listen(socket.socket(fileno=self._orders.gateway_fd))
         loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
         loop.add_reader(self._channel.fileno(), self._on_message)
         gc.collect()
@@ -87,6 +93,8 @@ class Worker:
         self._channel.send(Ready())
         await self._stopped.wait()
         self._api.stopping = True
+        if self._gateway is not None:
+            await self._gateway.drain(started.shutdown.timeout.seconds)
         await proxy.drain(started.shutdown.timeout.seconds)
         if self._plugged is not None:
             await self._plugged.stop()
@@ -116,11 +124,22 @@ class Worker:
         retired, self._client = self._client, self._connect(settings)
         forwards = build_forwards(settings.proxy.upstream, self._client, self._counter_of_upstream)
         added = self._plugged.added(settings) if self._plugged else NOTHING_ADDED
-        self._proxy.configure(settings.proxy, forwards, user_of, by_address=self._gate.wants_address, added=added)
+        seal = self._seal_of(settings)
+        self._proxy.configure(
+            settings.proxy, forwards, user_of, by_address=self._gate.wants_address, added=added, seal=seal
+        )
+        if self._gateway is not None and seal is not None:
+            self._gateway.configure(settings, seal)
         if retired is not None:
             closing = asyncio.get_running_loop().create_task(retired.close(settings.proxy.upstream.timeout.seconds))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+    def _seal_of(self, settings: Settings) -> Seal | None:
+        """What opens the seals of gateways: those of other nodes have the same configured secret."""
+        if not settings.secret and not self._orders.started.gateway.enabled:
+            return None
+        return Seal((settings.secret or self._orders.kept_secret).encode())
 
     def _compile(self, settings: Settings) -> Rules:
         self._rules = compile_rules(
@@ -159,6 +178,12 @@ class Worker:
             server_hostname=upstream.tls.server_name or None,
             drop=DROPPED_HEADERS,
         )
+
+    def _build_gateway(self) -> "GatewayHouse":
+        from cpro.run.gateway import GatewayHouse  # a service without it does without all of this
+
+        claims = self._plugged.claims if self._plugged else ()
+        return GatewayHouse(self._orders, self._gate, partial(self._recorder, door="gateway"), claims)
 
     def _recorder(self, kind: str, door: str = "proxy") -> Record:
         first = self._catalogue.operations.slot(door, kind, VERDICTS[0])

@@ -1,0 +1,108 @@
+"""The leg to Centrifugo: asks for the upgrade, then carries bytes."""
+
+from typing import Final, cast
+
+from cpro._fast.http1 import ResponseParser
+from cpro.doors.gateway.heads import relay_response, split_head
+from cpro.doors.gateway.legs import Tap
+from cpro.errors import ProtocolError
+from cpro.http.dial import BaseTransport, Leg, Transport
+
+HEAD_LIMIT_BYTES: Final = 64 * 1024
+BODY_LIMIT_BYTES: Final = 1024 * 1024
+SWITCHING: Final = b"HTTP/1.1 101 "
+
+
+class FarLeg(Leg):
+    """A protocol as asyncio's transports call it. Owned by its tap; `close` may come before the connection is made."""
+
+    def __init__(self, tap: Tap, request_head: bytes) -> None:
+        self._tap = tap
+        self._request_head = request_head
+        self._transport: Transport | None = None
+        self._received = b""
+        self._is_upgraded = False
+        self._answer: ResponseParser | None = None
+        self._is_closed = False
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        self._transport = cast(Transport, transport)
+        if self._is_closed:  # the client has gone meanwhile
+            self._transport.abort()
+            return
+        self._transport.write(self._request_head)
+        self._request_head = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_upgraded:
+            self._tap.on_far_data(data)
+        elif self._answer is not None:
+            self._read_answer(data)
+        else:
+            self._read_head(data)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if not self._is_closed:
+            self._is_closed = True
+            self._tap.on_far_lost()
+
+    def pause_writing(self) -> None:
+        self._tap.on_far_full(full=True)
+
+    def resume_writing(self) -> None:
+        self._tap.on_far_full(full=False)
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None and not self._is_closed:
+            self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close once everything written has left; the tap hears nothing more."""
+        self._is_closed = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def _read_head(self, data: bytes) -> None:
+        self._received += data
+        head, rest = split_head(self._received)
+        if not head:
+            if len(self._received) > HEAD_LIMIT_BYTES:
+                self._give_up()
+            return
+        if head.startswith(SWITCHING):
+            self._is_upgraded, self._received = True, b""
+            self._tap.on_upgraded(head, rest)
+            return
+        self._answer = ResponseParser(HEAD_LIMIT_BYTES, BODY_LIMIT_BYTES)
+        self._answer.expect()
+        received, self._received = self._received, b""
+        self._read_answer(received)
+
+    def _read_answer(self, data: bytes) -> None:
+        assert self._answer is not None, "a head was read"  # noqa: S101
+        try:
+            self._answer.feed(data)
+            response = self._answer.next_response()
+        except ProtocolError:
+            self._give_up()
+            return
+        if response is not None:
+            self.close()
+            self._tap.on_not_upgraded(relay_response(response))
+
+    def _give_up(self) -> None:
+        """It doesn't speak HTTP."""
+        self.close()
+        self._tap.on_far_lost()

@@ -1,0 +1,414 @@
+"""One client's session, whatever transport carries it: who it is, what of its commands may pass, what is owed to it.
+
+    NEW ─ connect ─► CONNECTING ─ success, admitted ─► OPEN
+     ▲                   │ Centrifugo's error             │
+     └───────────────────┘        refused by us ─► REFUSED ◄─ too many errors
+
+Before a successful connect Centrifugo carries out nothing, so in NEW everything passes untouched. In CONNECTING
+whatever follows waits, since nobody knows yet whom to charge. While limits ask their store, what follows waits, too:
+the order of commands is the client's. What waits is bounded: the wire stops reading.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum
+from functools import partial
+from typing import Final, Protocol
+
+from cpro import pipeline
+from cpro._fast.command import Command
+from cpro._fast.commands import BAD_REQUEST as IS_BAD_REQUEST
+from cpro._fast.commands import build_payload, malformed, parse_commands, without_dictionary
+from cpro._fast.replies import Reply as Said
+from cpro.doors.gateway.answers import build_answer
+from cpro.doors.gateway.pages import Pages
+from cpro.doors.gateway.tokens import Claim
+from cpro.operation import BAD_REQUEST, Operation, Reply
+from cpro.pipeline import Lane, Respond
+
+WAITING_LIMIT_BYTES: Final = 64 * 1024
+PENDING_LIMIT: Final = 4096
+"""Commands a client may have under way before the oldest is given up (for the books only)."""
+TOO_MANY_ERRORS: Final = (3509, "too many errors")
+INTERNAL_ERROR: Final = 100
+"""Nobody is to blame for it but us."""
+
+UNCOUNTED: Final = frozenset({"ping", "pong", "none", "send"})
+"""What Centrifugo answers by itself, mostly by disconnecting."""
+
+
+class Wire(Protocol):
+    """The two legs of a session, as the session sees them."""
+
+    def forward(self, payload: bytes) -> None:
+        """Send a message to Centrifugo."""
+
+    def answer(self, reply: bytes) -> None:
+        """Send a reply of our own to the client, between whole messages of Centrifugo's."""
+
+    def on_let_in(self, said: Said, data: bytes | None) -> None:
+        """Centrifugo accepts the connect by `said`, which the client may get to see; with this `data`, if not None."""
+
+    def let_through(self) -> None:
+        """The connect is admitted: let Centrifugo's reply to it, and all that follows, pass."""
+
+    def refuse_connect(self, reply: bytes) -> None:
+        """Send `reply` instead of Centrifugo's and close both legs after a short grace."""
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """Close both legs, the client's with this code."""
+
+    def hold(self) -> None:
+        """Read no more of the client, until `go_on`."""
+
+    def go_on(self) -> None: ...
+
+
+class Established(Reply, frozen=True, gc=False):
+    """The answer to a connect that names its user."""
+
+    user: str = ""
+
+
+class Observer(Protocol):
+    """Told what a session becomes."""
+
+    def on_open(self, session: "Session", connect: Command, said: Said) -> None: ...
+
+    def on_close(self, session: "Session", code: int, reason: str) -> None: ...
+
+    def on_subscribed(self, session: "Session", channel: str) -> None: ...
+
+    def on_unsubscribed(self, session: "Session", channel: str) -> None: ...
+
+
+class Rules(Protocol):
+    """What holds for all sessions now; a reload replaces it."""
+
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """By kind of operation."""
+
+    @property
+    def tentative_connect(self) -> Lane:
+        """Charges the user that the reply to a connect establishes."""
+
+    @property
+    def own_methods(self) -> frozenset[str]:
+        """RPC methods that have a lane of their own, `rpc <method>`."""
+
+    @property
+    def is_claimed(self) -> Callable[[str], bool]:
+        """Whether an RPC method is a plugin's, which the proxy door charges."""
+
+    @property
+    def observer(self) -> Observer | None: ...
+
+    def read_mark(self, connection: str, data: bytes) -> tuple[str, bytes] | None:
+        """`joined.read_mark`: whom the proxy door let in, and the data of its answer."""
+
+    def claim(self, token: str) -> Claim | None: ...
+
+    @property
+    def take_error(self) -> Callable[[list[int], int], bool]:
+        """`ErrorLimit.take`: charges an error to a connection; False when it has made too many."""
+
+
+class Asked:
+    """A command on its way: what a lane's handler gets as its request."""
+
+    __slots__ = ("command", "payload", "session")
+
+    def __init__(self, session: "Session", command: Command, payload: bytes) -> None:
+        self.session = session
+        self.command = command
+        self.payload = payload
+
+
+class State(Enum):
+    NEW = 0
+    CONNECTING = 1
+    OPEN = 2
+    REFUSED = 3
+
+
+PASSED = Reply(b"")
+"""Centrifugo has answered, and the client has it already."""
+
+
+class Session:
+    """Belongs to its wire, which feeds it whole messages of the client and what Centrifugo says."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        rules: Callable[[], Rules],
+        clock: Callable[[], int],
+        *,
+        connection: str,
+        protobuf: bool,
+        address: str,
+        header_user: str = "",
+    ) -> None:
+        """`connection` is what the gateway calls it, `clock` is `clock.boot_ns`, `address` the client's, `header_user`
+        whom a trusted header names."""
+        self.state = State.NEW
+        self.connection = connection
+        self.client = ""
+        self.user = ""
+        self.address = address
+        self.connect: Command | None = None
+        """The command it began with, until it is open or refused."""
+        self._claim: Claim | None = None
+        self._wire = wire
+        self._rules = rules
+        self._clock = clock
+        self._protobuf = protobuf
+        self._header_user = header_user
+        self._establish: Respond | None = None
+        self._pending: dict[int, tuple[Respond | None, Command]] = {}
+        self._admitted: list[Command] = []
+        self._is_taking = False
+        self._is_asking = False  # limits ask their store about the command at hand
+        self._queue: deque[tuple[bytes, list[Command], int]] = deque()
+        self._queued_bytes = 0
+        self._pages = Pages()
+        self._errors: list[int] = []
+
+    # -- what the client sends
+
+    def on_message(self, payload: bytes) -> None:
+        """A whole message of the client."""
+        if self.state is State.REFUSED:
+            return
+        commands = parse_commands(payload, self._protobuf)
+        if self._is_asking or self.state is State.CONNECTING:
+            self._queue.append((payload, commands, 0))
+            before, self._queued_bytes = self._queued_bytes, self._queued_bytes + len(payload)
+            if before <= WAITING_LIMIT_BYTES < self._queued_bytes:
+                self._wire.hold()
+            return
+        self._take(payload, commands, 0)
+
+    def _take(self, payload: bytes, commands: list[Command], start: int) -> None:
+        """Admit commands one by one, and forward as one message those that may pass."""
+        rules, now_ns = self._rules(), self._clock()
+        self._is_taking = True
+        for place in range(start, len(commands)):
+            self._decide(rules, commands[place], payload, now_ns)
+            if self._is_asking or self.state is State.CONNECTING or self.state is State.REFUSED:
+                if place + 1 < len(commands):
+                    self._queue.appendleft((payload, commands, place + 1))
+                break
+        self._is_taking = False
+        self._flush(payload)
+
+    def _flush(self, payload: bytes) -> None:
+        if self._admitted:
+            admitted, self._admitted = self._admitted, []
+            self._wire.forward(build_payload(payload, admitted, self._protobuf))
+
+    def _proceed(self) -> None:
+        """Take what has waited, as far as that goes."""
+        while self._queue and not self._is_asking and self.state is not State.CONNECTING:
+            payload, commands, start = self._queue.popleft()
+            before, self._queued_bytes = self._queued_bytes, self._queued_bytes - (0 if start else len(payload))
+            if before > WAITING_LIMIT_BYTES >= self._queued_bytes:
+                self._wire.go_on()
+            if self.state is State.REFUSED:
+                continue
+            self._take(payload, commands, start)
+
+    def _decide(self, rules: Rules, command: Command, payload: bytes, now_ns: int) -> None:
+        kind = command.kind
+        if command.fault:
+            self._on_fault(command, payload)
+        elif kind == "connect" and self.state is State.NEW:
+            self._connect(rules, command, payload, now_ns)
+        elif self.state is not State.OPEN or kind in UNCOUNTED:
+            self._admitted.append(command)
+        elif (lane := self._lane(rules, command)) is None:
+            self._expect(command, None)
+            self._admitted.append(command)
+        else:
+            self._run(lane, command, payload, now_ns)
+
+    def _on_fault(self, command: Command, payload: bytes) -> None:
+        if command.fault == IS_BAD_REQUEST:
+            self._answer(command.id, BAD_REQUEST)
+        else:
+            self._flush(payload)
+            self._wire.forward(malformed(self._protobuf))
+
+    def _lane(self, rules: Rules, command: Command) -> Lane | None:
+        """None: it passes uncharged."""
+        kind = command.kind
+        if kind == "rpc":
+            method = command.method
+            if method in rules.own_methods:
+                return rules.lanes[f"rpc {method}"]
+            return None if rules.is_claimed(method) else rules.lanes[kind]
+        if kind == "subscribe" and command.type and self._pages.is_continued(command):
+            return None
+        return rules.lanes[kind]
+
+    def _run(self, lane: Lane, command: Command, payload: bytes, now_ns: int) -> None:
+        operation = Operation(
+            command.kind, self.client, self.user, command.channel, command.method, self.address, now_ns
+        )
+        self._is_asking = True
+        reply = pipeline.run(lane, operation, Asked(self, command, payload), partial(self._on_answer, command.id))
+        if reply is not None:
+            self._is_asking = False
+            self._answer(command.id, reply)
+
+    def pass_on(self, asked: Asked, respond: Respond) -> None:
+        """A lane's handler: it is admitted; send it to Centrifugo, whose reply goes to `respond`."""
+        self._is_asking = False
+        self._expect(asked.command, respond)
+        self._admitted.append(asked.command)
+        if not self._is_taking:
+            self._flush(asked.payload)
+            self._proceed()
+
+    def _on_answer(self, command_id: int, reply: Reply) -> None:
+        """What became of a command that was not answered at once."""
+        if reply is PASSED or not reply.body:
+            return
+        self._answer(command_id, reply)
+        if self._is_asking and not self._is_taking:
+            self._is_asking = False
+            self._proceed()
+
+    def _answer(self, command_id: int, reply: Reply) -> None:
+        self._wire.answer(build_answer(command_id, reply, protobuf=self._protobuf))
+        if reply.error:
+            self._on_error(reply.error)
+
+    # -- the connect
+
+    def _connect(self, rules: Rules, command: Command, payload: bytes, now_ns: int) -> None:
+        self.state, self.connect = State.CONNECTING, command
+        self._claim = claim = rules.claim(command.token) if command.token else None
+        is_known = claim is not None and claim.is_verified
+        user = claim.user if claim is not None and is_known else ""
+        self._opening = operation = Operation("connect", "", user, "", "", self.address, now_ns)
+        lane = rules.lanes["connect"] if is_known else rules.tentative_connect
+        reply = pipeline.run(lane, operation, Asked(self, command, payload), self._on_established)
+        if reply is not None:
+            self._on_established(reply)
+
+    def send_connect(self, asked: Asked, respond: Respond) -> None:
+        """The handler of connects: `respond` hears what Centrifugo says to it."""
+        self._establish = respond
+        command = asked.command
+        if command.wants_dictionary:  # its frames would be opaque to us
+            self._wire.forward(without_dictionary(command))
+        else:
+            self._wire.forward(build_payload(asked.payload, [command], self._protobuf))
+
+    def _on_connect_said(self, establish: Respond, said: Said) -> None:
+        self._establish = None
+        if said.code:
+            establish(Reply(b"", error=said.code))
+            return
+        self.client = self._opening.client = said.client
+        marked = self._rules().read_mark(self.connection, said.data)
+        self.user = self._user_of(said, marked[0] if marked else "")
+        self._said = said
+        self._wire.on_let_in(said, marked[1] if marked else None)
+        establish(Established(b"", user=self.user))
+
+    def _user_of(self, said: Said, marked_user: str) -> str:
+        """Whom Centrifugo has let in: it has verified the token, or asked the proxy door, or read the header."""
+        if self._claim is not None:
+            return self._claim.user
+        return marked_user or self._header_user or _personal(said.subs)
+
+    def _on_established(self, reply: Reply) -> None:
+        """The end of a connect: refused by us (it has a body), refused by Centrifugo, or good."""
+        command, self.connect = self.connect, None
+        assert command is not None, "a connect ends once"  # noqa: S101
+        if reply.body:
+            self.state = State.REFUSED
+            self._queue.clear()
+            self._wire.refuse_connect(build_answer(command.id, reply, protobuf=self._protobuf))
+            return
+        self.state = State.OPEN if isinstance(reply, Established) else State.NEW
+        self._wire.let_through()
+        observer = self._rules().observer
+        if self.state is State.OPEN and observer is not None:
+            observer.on_open(self, command, self._said)
+        if not self._is_taking:
+            self._proceed()
+
+    # -- what Centrifugo says
+
+    def on_said(self, said: Said) -> None:
+        """A reply or push of Centrifugo's, in order."""
+        if self.connect is not None and said.id == self.connect.id and self._establish is not None:
+            self._on_connect_said(self._establish, said)
+        elif said.id:
+            self._on_reply(said)
+        elif said.kind == "push_unsubscribe" and (observer := self._rules().observer) is not None:
+            observer.on_unsubscribed(self, said.channel)
+
+    def _on_reply(self, said: Said) -> None:
+        respond, command = self._pending.pop(said.id, (None, None))
+        if command is not None and not said.code:
+            self._note(command, said)
+        if respond is not None:
+            respond(Reply(b"", error=said.code) if said.code else PASSED)
+        if said.code:
+            self._on_error(said.code)
+
+    def _note(self, command: Command, said: Said) -> None:
+        """Keep what a success changes."""
+        if command.kind not in ("subscribe", "unsubscribe"):
+            return
+        if command.type and command.kind == "subscribe":
+            self._pages.on_reply(command.channel, said)
+        observer = self._rules().observer
+        if observer is None:
+            return
+        if command.kind == "unsubscribe":
+            observer.on_unsubscribed(self, command.channel)
+        elif not said.phase and not said.cursor:
+            observer.on_subscribed(self, command.channel)
+
+    def _expect(self, command: Command, respond: Respond | None) -> None:
+        if not command.id:
+            return
+        if len(self._pending) >= PENDING_LIMIT or command.id in self._pending:
+            oldest = command.id if command.id in self._pending else next(iter(self._pending))
+            given_up, _ = self._pending.pop(oldest)
+            if given_up is not None:
+                given_up(PASSED)
+        self._pending[command.id] = (respond, command)
+
+    # -- errors, and the end
+
+    def _on_error(self, code: int) -> None:
+        if code == INTERNAL_ERROR or self.state is not State.OPEN:
+            return
+        if not self._rules().take_error(self._errors, self._clock()):
+            self.state = State.REFUSED
+            self._wire.disconnect(*TOO_MANY_ERRORS)
+
+    def on_closed(self, code: int, reason: str) -> None:
+        """Both legs are closing: what is still owed will not come."""
+        state, self.state = self.state, State.REFUSED
+        gone = Reply(b"", disconnect=code)
+        pending, self._pending = self._pending, {}
+        for respond, _ in pending.values():
+            if respond is not None:
+                respond(gone)
+        self._queue.clear()
+        if self.client and state is not State.NEW and (observer := self._rules().observer) is not None:
+            observer.on_close(self, code, reason)
+
+
+def _personal(channels: list[str]) -> str:
+    """The user whose personal channel is among these; a list of several users is nobody's own."""
+    users = [channel.partition("#")[2] for channel in channels if "#" in channel]
+    return users[0] if len(users) == 1 and "," not in users[0] else ""
