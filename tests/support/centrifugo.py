@@ -62,9 +62,10 @@ class Centrifugo:
 
     API_KEY = "api-key-of-the-tests"
 
-    def __init__(self, folder: Path, config: dict):
+    def __init__(self, folder: Path, config: dict, port: int | None = None):
+        """`port` is one of `free_port`, for those who must know it before there is a configuration."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._port = free_port()
+        self._port = port or free_port()
         own = {
             "http_server": {"address": "127.0.0.1", "port": self._port},
             "http_api": {"key": self.API_KEY},
@@ -75,6 +76,7 @@ class Centrifugo:
         }
         self.config = folder / "centrifugo.json"
         self.config.write_text(json.dumps(merge(own, config), indent=1))
+        self.base = f"http://127.0.0.1:{self._port}"
         self.url = f"ws://127.0.0.1:{self._port}/connection/websocket"
         self._log = folder / "centrifugo.log"
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from centrifuge import Client, ClientEventHandler, SubscriptionEventHandler
+from centrifuge import Client, ClientEventHandler, Subscription, SubscriptionEventHandler
 from centrifuge.exceptions import ReplyError
 
 JS_FOLDER = Path(__file__).parents[1] / "e2e" / "js"
@@ -72,6 +72,21 @@ class Sdk:
         """What the server answers; raises Refusal."""
         raise NotImplementedError
 
+    async def history(self, channel: str, limit: int) -> list[object]:
+        """Data of the last publications of a channel subscribed to; raises Refusal. So do the next two."""
+        raise NotImplementedError
+
+    async def presence(self, channel: str) -> list[str]:
+        """The users in a channel subscribed to."""
+        raise NotImplementedError
+
+    async def presence_stats(self, channel: str) -> int:
+        """How many clients are in a channel subscribed to."""
+        raise NotImplementedError
+
+    async def unsubscribe(self, channel: str) -> None:
+        raise NotImplementedError
+
     def _tell(self, event: str, **fields: object) -> None:
         self.events.append({"event": event, **fields})
         self._changed.set()
@@ -80,15 +95,17 @@ class Sdk:
 class PythonSdk(Sdk):
     """centrifuge-python; with protobuf the payload stays JSON, as bytes."""
 
-    def __init__(self, url: str, *, protobuf: bool, data: object, headers: dict[str, str]):
+    def __init__(self, url: str, *, protobuf: bool, data: object, headers: dict[str, str], token: str):
         super().__init__()
         self._protobuf = protobuf
+        self._subscriptions: dict[str, Subscription] = {}
         events = ClientEventHandler()
         for name in ("connecting", "connected", "disconnected", "error"):
             setattr(events, f"on_{name}", self._teller(name))
         self.client = Client(
             url,
             events=events,
+            token=token,
             use_protobuf=protobuf,
             data=None if data is None else self._encode(data),
             headers=headers,
@@ -115,8 +132,25 @@ class PythonSdk(Sdk):
             self._tell("publication", channel=channel, data=self._decode(context.pub.data), user=user)
 
         events.on_publication = on_publication
-        subscription = self.client.new_subscription(channel, events=events, max_resubscribe_delay=1.0)
-        await subscription.subscribe()
+        self._subscriptions[channel] = self.client.new_subscription(channel, events=events, max_resubscribe_delay=1.0)
+        await self._subscriptions[channel].subscribe()
+
+    async def unsubscribe(self, channel: str) -> None:
+        await self._subscriptions[channel].unsubscribe()
+
+    async def history(self, channel: str, limit: int) -> list[object]:
+        with _as_refusal():
+            found = await self._subscriptions[channel].history(limit=limit)
+        return [self._decode(one.data) for one in found.publications]
+
+    async def presence(self, channel: str) -> list[str]:
+        with _as_refusal():
+            found = await self._subscriptions[channel].presence()
+        return sorted(one.user for one in found.clients.values())
+
+    async def presence_stats(self, channel: str) -> int:
+        with _as_refusal():
+            return (await self._subscriptions[channel].presence_stats()).num_clients
 
     async def publish(self, channel: str, data: object) -> None:
         with _as_refusal():
@@ -169,6 +203,18 @@ class JsSdk(Sdk):
     async def rpc(self, method: str, data: object) -> object:
         return (await self._order("rpc", method, data)).get("data")
 
+    async def unsubscribe(self, channel: str) -> None:
+        await self._order("unsubscribe", channel)
+
+    async def history(self, channel: str, limit: int) -> list[object]:
+        return await self._order("history", channel, limit)
+
+    async def presence(self, channel: str) -> list[str]:
+        return sorted(await self._order("presence", channel))
+
+    async def presence_stats(self, channel: str) -> int:
+        return await self._order("presenceStats", channel)
+
     async def map_subscribe(self, channel: str) -> None:
         await self._order("mapSubscribe", channel)
 
@@ -205,18 +251,18 @@ def why_missing(kind: str) -> str | None:
 
 @asynccontextmanager
 async def open_sdk(
-    kind: str, url: str, *, data: object = None, headers: dict[str, str] | None = None
+    kind: str, url: str, *, data: object = None, headers: dict[str, str] | None = None, token: str = ""
 ) -> AsyncIterator[Sdk]:
     """A client of this kind, told to connect; `headers` go with the WebSocket's upgrade request."""
     if kind == "js-json":
-        async with _node({"url": url, "data": data, "headers": headers or {}}) as process:
+        async with _node({"url": url, "data": data, "headers": headers or {}, "token": token}) as process:
             sdk = JsSdk(process)
             reading = asyncio.create_task(sdk.read())
             yield sdk
             process.stdin.close()
             await reading
         return
-    sdk = PythonSdk(url, protobuf=kind == "python-protobuf", data=data, headers=headers or {})
+    sdk = PythonSdk(url, protobuf=kind == "python-protobuf", data=data, headers=headers or {}, token=token)
     await sdk.client.connect()
     try:
         yield sdk

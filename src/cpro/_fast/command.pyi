@@ -8,7 +8,7 @@ class Command:
         """Span in the payload: JSON the line without its LF, Protobuf the message with its length in front."""
     @property
     def fault(self) -> int:
-        """0, BAD_REQUEST or MALFORMED (of `commands`). With BAD_REQUEST `id` can be relied on (it is > 0); nothing else with either."""
+        """0, BAD_REQUEST or MALFORMED (of `commands`); with BAD_REQUEST `id` is good (and > 0), else nothing is."""
     @property
     def encoded(self) -> bytes | None:
         """What must be forwarded instead of the span, because the span is ambiguous. None: the span as it is."""

@@ -41,9 +41,13 @@ class Stack:
     def url(self) -> str:
         return self.centrifugo.url
 
-    def operations(self, event: str, verdict: str) -> float:
+    @property
+    def gateway_url(self) -> str:
+        return f"ws://{self.service.gateway}/connection/websocket"
+
+    def operations(self, event: str, verdict: str, door: str = "proxy") -> float:
         """How many operations cpro has finished with this verdict."""
-        return self.service.metric(f'cpro_operations_total{{door="proxy",op="{event}",verdict="{verdict}"}}')
+        return self.service.metric(f'cpro_operations_total{{door="{door}",op="{event}",verdict="{verdict}"}}')
 
     def received(self, event: str) -> list[Received]:
         """What reached the backend for this event."""
@@ -69,13 +73,15 @@ def stack(service: Callable[..., Service], tmp_path: Path):
             change: Callable[[dict], None] = lambda config: None,
         ) -> Stack:
             backend = running.enter_context(Backend(answer or backend_answer))
+            port = free_port()
             proxy = {"address": f"127.0.0.1:{free_port()}"}
+            gateway = {"address": "127.0.0.1:0", "centrifugo": [f"http://127.0.0.1:{port}"]}
             if answer is not None:
                 proxy["upstream"] = {"endpoint": backend.url}
-            cpro = service(merge({"proxy": proxy}, settings or {}))
+            cpro = service(merge({"proxy": proxy, "gateway": gateway}, settings or {}))
             config = merge(part_by_cpro(cpro.config), centrifugo or {})
             change(config)
-            return Stack(running.enter_context(Centrifugo(tmp_path / "centrifugo", config)), cpro, backend)
+            return Stack(running.enter_context(Centrifugo(tmp_path / "centrifugo", config, port)), cpro, backend)
 
         yield start
 

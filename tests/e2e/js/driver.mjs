@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
 
-const { url, data, headers } = JSON.parse(process.argv[2]);
+const { url, data, headers, token } = JSON.parse(process.argv[2]);
 
 class SocketWithHeaders extends WebSocket {
   constructor(address, protocols) {
@@ -20,6 +20,7 @@ const tell = (event, context, more = {}) =>
 const client = new Centrifuge(url, {
   websocket: SocketWithHeaders,
   data: data ?? undefined,
+  token: token || undefined,
   minReconnectDelay: 100,
   maxReconnectDelay: 1000,
 });
@@ -51,6 +52,11 @@ const orders = {
       .subscribe();
   },
   publish: (channel, data) => client.publish(channel, data),
+  unsubscribe: (channel) => client.getSubscription(channel).unsubscribe(),
+  history: async (channel, limit) =>
+    (await client.getSubscription(channel).history({ limit })).publications.map(({ data }) => data),
+  presence: async (channel) => Object.values((await client.getSubscription(channel).presence()).clients).map(({ user }) => user),
+  presenceStats: async (channel) => (await client.getSubscription(channel).presenceStats()).numClients,
   rpc: (method, data) => client.rpc(method, data),
   mapPublish: (channel, key, data) => client.mapPublish(channel, key, data),
   mapRemove: (channel, key) => client.mapRemove(channel, key),

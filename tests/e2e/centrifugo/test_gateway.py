@@ -1,0 +1,156 @@
+"""Behind the gateway everything is as without it, but for the refusals that are deserved."""
+
+import asyncio
+import time
+
+import jwt
+import pytest
+
+from tests.e2e.centrifugo.conftest import OpenSdk, Stack, StartStack, eventually
+from tests.support.sdks import Refusal
+from tests.support.service import limits
+
+pytestmark = pytest.mark.centrifugo
+
+KEY = "a key that only the application and Centrifugo have"
+GATEWAY = {"gateway": {"enabled": True}}
+OPEN = {
+    "allow_subscribe_for_client": True,
+    "allow_publish_for_client": True,
+    "allow_history_for_client": True,
+    "allow_presence_for_client": True,
+    "presence": True,
+    "history_size": 10,
+    "history_ttl": "60s",
+}
+
+
+def without_proxies(config: dict) -> None:
+    """A Centrifugo that asks nobody: who has a token may do everything."""
+    config.clear()
+    config.update({"client": {"token": {"hmac_secret_key": KEY}}, "channel": {"without_namespace": OPEN}})
+
+
+def token_of(user: str) -> str:
+    return jwt.encode({"sub": user, "exp": int(time.time()) + 600}, KEY, algorithm="HS256")
+
+
+def start_alone(stack: StartStack, settings: dict) -> Stack:
+    """The gateway in front of a Centrifugo that knows nothing of cpro."""
+    return stack({**settings, **GATEWAY}, answer=None, change=without_proxies)
+
+
+def test_commands_that_proxies_never_hear_of_are_refused_over_their_limits(stack: StartStack, sdk: OpenSdk):
+    started = start_alone(stack, limits(history=(2, "1m"), presence=(1, "1m"), presence_stats=(1, "1m")))
+
+    async def run():
+        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+            await ann.ready()
+            await ann.subscribed("news")
+            await ann.publish("news", {"n": 1})
+            await ann.until("publication")
+            assert await ann.history("news", 5) == [{"n": 1}]
+            assert await ann.history("news", 5) == [{"n": 1}]
+            assert await ann.presence("news") == ["ann"]
+            assert await ann.presence_stats("news") == 1
+            for ask in (ann.history("news", 5), ann.presence("news"), ann.presence_stats("news")):
+                with pytest.raises(Refusal) as refused:
+                    await ask
+                assert refused.value.error == {"code": 111, "message": "too many requests", "temporary": True}
+            await ann.unsubscribe("news")
+
+    asyncio.run(run())
+    for kind, times in [("connect", 1), ("subscribe", 1), ("publish", 1), ("history", 2), ("presence", 1)]:
+        assert started.operations(kind, "admitted", door="gateway") == times
+    assert started.operations("history", "refused", door="gateway") == 1
+
+
+def test_a_refused_publish_reaches_nobody(stack: StartStack, sdk: OpenSdk):
+    started = start_alone(stack, limits(publish=(3, "1m")))
+
+    async def run():
+        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+            await ann.ready()
+            await ann.subscribed("news")
+            for number in range(3):
+                await ann.publish("news", number)
+            for number in range(3, 6):
+                with pytest.raises(Refusal):
+                    await ann.publish("news", number)
+            await ann.until("publication", count=3)
+            assert [one["data"] for one in ann.seen("publication")] == [0, 1, 2]
+
+    asyncio.run(run())
+    assert len(started.centrifugo.api("history", {"channel": "news", "limit": 10})["publications"]) == 3
+
+
+def test_the_connects_of_a_user_are_limited_by_the_token_that_centrifugo_accepts(stack: StartStack, sdk: OpenSdk):
+    started = start_alone(stack, limits(connect=(1, "1h")))
+
+    async def run():
+        async with sdk(started.gateway_url, token=token_of("ann")) as first:
+            await first.ready()
+            async with sdk(started.gateway_url, token=token_of("ann")) as second:
+                await second.until("error", code=111)
+                assert not second.seen("connected")
+            async with sdk(started.gateway_url, token=token_of("bob")) as bob:
+                await bob.ready()
+
+    asyncio.run(run())
+    assert len(started.centrifugo.api("presence", {"channel": "news"})["presence"]) == 0
+
+
+def test_a_forged_token_spends_nothing_of_the_user_it_names(stack: StartStack, sdk: OpenSdk):
+    started = start_alone(stack, limits(connect=(1, "1h")))
+    forged = jwt.encode({"sub": "ann"}, "a key of the attacker's, who has no other", algorithm="HS256")
+
+    async def run():
+        async with sdk(started.gateway_url, token=forged) as mallory:
+            await mallory.until("disconnected", code=3500)
+        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+            await ann.ready()
+
+    asyncio.run(run())
+
+
+def test_both_doors_together_charge_each_operation_once(stack: StartStack, sdk: OpenSdk):
+    started = stack({**limits(connect=(1, "1h"), publish=(2, "1h"), rpc=(1, "1h")), **GATEWAY})
+
+    async def run():
+        async with sdk(started.gateway_url, data={"name": "ann"}) as ann:
+            await ann.ready()
+            await ann.subscribed("news")
+            await ann.publish("news", 1)
+            await ann.publish("news", 2)
+            await ann.rpc("anything", {})
+            for refused in (ann.publish("news", 3), ann.rpc("anything", {})):
+                with pytest.raises(Refusal):
+                    await refused
+        async with sdk(started.gateway_url, data={"name": "ann"}) as again:
+            await again.until("error", code=111)
+        async with sdk(started.gateway_url, data={"name": "bob"}) as bob:
+            await bob.ready()
+
+    asyncio.run(run())
+    assert [len(started.received(event)) for event in ("publish", "rpc")] == [2, 1]
+    assert started.received("publish")[0].json["user"] == "ann"
+    for kind, admitted, refused in [("publish", 2, 1), ("rpc", 1, 1), ("subscribe", 1, 0)]:
+        assert started.operations(kind, "admitted", door="gateway") == admitted
+        assert started.operations(kind, "refused", door="gateway") == refused
+        assert started.operations(kind, "admitted") == 0, "the proxy door only handles"
+
+
+def test_a_client_that_leaves_is_gone_from_centrifugo_at_once(stack: StartStack, sdk: OpenSdk):
+    started = start_alone(stack, {})
+
+    def present() -> int:
+        return started.centrifugo.api("presence_stats", {"channel": "news"})["num_clients"]
+
+    async def run():
+        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+            await ann.ready()
+            await ann.subscribed("news")
+            assert present() == 1
+        await eventually(lambda: present() == 0, timeout_s=3.0)
+
+    asyncio.run(run())
