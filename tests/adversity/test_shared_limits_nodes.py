@@ -184,6 +184,26 @@ def test_an_abusive_user_costs_redis_five_calls_a_second_while_another_is_served
         assert scripts_run(redis) - before <= 20 + 2, "one round trip for the first operation of each"
 
 
+@pytest.mark.parametrize(
+    ("rate", "interval_s", "burst", "seconds"),
+    [(20, 1, 2, 3), (5, 1, 1, 3), (1, 1, 1, 3), (3, 10, 3, 4), (100, 1, 10, 3)],
+)
+def test_a_small_bucket_costs_no_more_calls_than_it_can_hold_refill_for(
+    tmp_path, redis, rate, interval_s, burst, seconds
+):
+    section = limits("redis_user_command", publish=(rate, f"{interval_s}s", burst))
+    with Service(tmp_path / "1", settings(redis, section)) as one:
+        before, began = scripts_run(redis), time.monotonic()
+        history = together([Hammer(lambda: one.proxy, 8)], seconds)
+        lasted = time.monotonic() - began
+        calls = scripts_run(redis) - before
+    per_s = rate / interval_s
+    print(f"{calls / lasted:.1f} calls a second, {len(history) / (burst + per_s * lasted):.0%} admitted")
+    assert worst_overshoot(history, burst, per_s) <= 0
+    assert len(history) >= int(0.85 * (burst + per_s * lasted))
+    assert calls <= burst + 1.2 * max(4, per_s / max(1, burst // 2)) * lasted, "4 a second, or half the burst for each"
+
+
 # --- who is limited, by what
 
 

@@ -201,6 +201,20 @@ def test_an_abusive_user_costs_less_than_five_calls_a_second_and_node(rate, node
     assert result.share_of_ideal >= 0.95
 
 
+@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize(
+    ("rate", "burst", "per_s"),
+    [(20, 2, 100), (5, 1, 30), (1, 1, 30), (20, 4, 30), (100, 10, 500), (100, 10, 120), (100, 25, 500), (100, 50, 500)],
+)
+def test_a_small_bucket_that_is_empty_is_asked_when_half_of_it_is_there(rate, burst, per_s, nodes):
+    seconds = 15
+    result = simulate(rate, burst, nodes, per_s, seconds).result
+    most_per_s = max(4, rate / max(1, burst // 2))
+    assert max(result.calls_by_node.values()) <= 1.2 * most_per_s * seconds
+    assert result.share_of_ideal >= (0.85 if burst < rate else 0.95)
+    assert result.overshoot_tokens <= 0
+
+
 def test_idle_users_leave_nothing_stranded():
     simulation = simulate(60, 60, 2, 40, 3, idle=8)
     (bucket,) = simulation.store.users["user"].values()

@@ -63,8 +63,9 @@ class Limit:
         self.accrual: Final = 1000 // common
         self.tokens: Final = min(tokens, _MOST_UNITS // self.cost)
         self.full: Final = self.tokens * self.cost
-        self.chunk: Final = max(1, min(pause_ns // step_ns, self.tokens // 4))
-        """What refills between two asks of an empty bucket. A quarter of a small one, or its refill would be lost."""
+        self.chunk: Final = max(1, min(pause_ns // step_ns, self.tokens // 2))
+        """What refills between two asks of an empty bucket. Half of a small one: what refills before somebody asks must
+        find room, or it would be lost."""
 
 
 @dataclass(slots=True)
