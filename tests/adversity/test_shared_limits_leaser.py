@@ -295,8 +295,9 @@ def test_after_a_reload_only_the_new_limit_is_asked_for(tmp_path):
         bench.leaser.configure([new], TIMEOUT_S)
         bench.store.requests.clear()
         await asyncio.sleep(0.2)
-        assert bench.tokens(gone) == [0], "given back at once"
-        assert [request.asks[0].limit for request in bench.store.requests] == [gone.limits[0]]
+        assert [bench.tokens(old), bench.tokens(gone)] == [[0], [0]], "given back at once"
+        given_back = [(ask.limit, ask.returned) for request in bench.store.requests for ask in request.asks]
+        assert given_back == [(old.limits[0], 20), (gone.limits[0], 20)], "by the limits they were leased under"
         bench.leaser.refill("42", USER, new)
         await asyncio.sleep(0.01)
         assert list(bench.leaser._users[(USER, "42")].lines) == [new]

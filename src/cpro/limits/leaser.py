@@ -8,7 +8,7 @@ together (`flights`).
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from random import random
@@ -95,6 +95,8 @@ class Leaser:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self._longest_ns = 0
         self._plans: frozenset[Leased] | None = None
+        self._successors: dict[tuple[bytes, ...], Leased] = {}
+        self._configured_ns = 0
         self._is_closing = False
 
     def configure(self, plans: Iterable[Leased], timeout_s: float) -> None:
@@ -103,9 +105,10 @@ class Leaser:
         self._timeout_s = timeout_s
         self._longest_ns = max((limit.step_ns * limit.tokens for plan in plans for limit in plan.limits), default=0)
         self._waiting.shorten(self._loop.time() + timeout_s)
-        successors = {_buckets_of(plan): plan for plan in plans}
+        self._successors = {_buckets_of(plan): plan for plan in plans}
+        self._configured_ns = boot_ns()
         for user in self._users.values():
-            self._succeed(user, successors)
+            self._succeed(user)
 
     def is_away(self, name: str) -> bool:
         """Whether the store is not to be asked about a user now, so that nobody needs to wait to find out."""
@@ -161,11 +164,14 @@ class Leaser:
             self._to_sweep.append(key)
         return user
 
-    def _succeed(self, user: _User, successors: Mapping[tuple[bytes, ...], Leased]) -> None:
-        """Go on by new rules about the same buckets. What has no successor is swept, and given back."""
+    def _succeed(self, user: _User) -> None:
+        """Those who wait go on by new rules about the same buckets. An empty line stays of limits that are gone."""
         lines: dict[Leased, list[Waiter]] = {}
         for leased, line in user.lines.items():
-            lines.setdefault(successors.get(_buckets_of(leased), leased), []).extend(line)
+            successor = self._successors.get(_buckets_of(leased), leased)
+            lines.setdefault(successor, []).extend(line)
+            if _sizes_of(successor) != _sizes_of(leased):
+                lines.setdefault(leased, [])
         user.lines = lines
         user.low = None
 
@@ -198,7 +204,11 @@ class Leaser:
         if user.flight is not None or self._is_closing:
             return None
         for leased in list(user.lines):
-            if self._serve(user, leased):
+            if self._is_gone(leased) and not user.lines[leased]:
+                flight = self._give_back(user, leased, boot_ns())
+                if flight is not None:
+                    return flight
+            elif self._serve(user, leased):
                 flight = self._begin(user, leased, user.lines[leased])
                 if flight is not None:
                     return flight
@@ -303,17 +313,36 @@ class Leaser:
         for leased, line in list(user.lines.items()):
             if line:
                 continue
+            if self._is_gone(leased):
+                flight = self._give_back(user, leased, now_ns)
+                if flight is not None:
+                    return flight
+                continue
             records = self._in_hand(user, leased, now_ns)
             if not records:
                 del user.lines[leased]
-            elif self._plans is not None and leased not in self._plans:
-                flight = None if self._outages.is_away(user.name) else self._begin(user, leased, [], leave=True)
-                if flight is not None:
-                    del user.lines[leased]
-                    return flight
             elif self._is_over(user, records, now_ns):
                 return self._begin(user, leased, [])
         return None
+
+    def _is_gone(self, leased: Leased) -> bool:
+        return self._plans is not None and leased not in self._plans
+
+    def _give_back(self, user: _User, leased: Leased, now_ns: int) -> Flight | None:
+        """Return what was leased by limits that are gone, by these limits: a token is worth another share of the new.
+
+        What was leased since, by new limits, is theirs."""
+        records = self._in_hand(user, leased, now_ns)
+        is_theirs = _buckets_of(leased) in self._successors and any(
+            record.asked_ns > self._configured_ns for record in records
+        )
+        if not records or is_theirs:
+            del user.lines[leased]
+            return None
+        flight = None if self._outages.is_away(user.name) else self._begin(user, leased, [], leave=True)
+        if flight is not None:
+            del user.lines[leased]
+        return flight
 
     def _is_over(self, user: _User, records: Iterable[Peek], now_ns: int) -> bool:
         some = any(is_over(lease_of(record), now_ns, self._policy) for record in records)
@@ -324,6 +353,10 @@ class Leaser:
         tags = [self._table.tag_of(leased.plan, place, user.name, user.kind) for place in range(len(leased.limits))]
         found = [self._table.peek_tag(tag) for tag in tags]
         return [record for record in found if record is not None and record.in_hand(now_ns)]
+
+
+def _sizes_of(leased: Leased) -> list[tuple[int, int, int]]:
+    return [(limit.cost, limit.accrual, limit.full) for limit in leased.limits]
 
 
 def _buckets_of(leased: Leased) -> tuple[bytes, ...]:
