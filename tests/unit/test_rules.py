@@ -4,11 +4,12 @@ import msgspec
 import pytest
 
 from cpro._fast.buckets import BucketTable
+from cpro.config.duration import Duration
 from cpro.config.load import load
 from cpro.config.model import OPERATIONS as CONFIGURABLE
-from cpro.config.model import Rpc
+from cpro.config.model import Bucket, Rpc, Settings
 from cpro.limits.gate import Gate
-from cpro.limits.rules import channel_namespace, compile_rules, rpc_namespace
+from cpro.limits.rules import Addition, channel_namespace, compile_rules, rpc_namespace
 from cpro.operation import OPERATIONS, Operation, Verdict
 from tests.support.service import limit
 
@@ -250,3 +251,15 @@ def test_boundaries_are_a_setting_and_an_empty_one_turns_namespaces_off():
 
 def test_every_operation_can_be_limited_and_nothing_else():
     assert sorted(CONFIGURABLE) == sorted(OPERATIONS)
+
+
+def test_over_a_store_what_has_a_scope_stays_on_the_node():
+    limits = Settings().client.rate_limit
+    bucket = Bucket(interval=Duration.parse("1m"), rate=1)
+    additions = [
+        Addition(name, {"redis_user_command": (bucket,)}, is_scoped=is_scoped)
+        for name, is_scoped in (("vote", True), ("wave", False))
+    ]
+    rules = compile_rules(limits, Settings().channel, Settings().rpc, extra=additions, has_store=True)
+    assert rules.plan("wave", "", "") in rules.leased
+    assert rules.plan("vote", "", "") not in rules.leased
