@@ -100,6 +100,19 @@ def test_users_whom_a_dead_worker_asked_about_are_served_by_the_others_at_once(t
         assert max(took) < 1.0, "the first may wait for the worker's successor"
 
 
+def test_what_killed_workers_had_leased_their_successors_spend(pair):
+    one, two = pair(limits("redis_user_command", publish=(100, "1h")))
+    assert answers_of([one], 40) == [OK] * 40
+    tokens = {event: one.metric(f'cpro_lease_tokens_total{{event="{event}"}}') for event in ("granted", "returned")}
+    assert tokens["granted"] - tokens["returned"] > 40, "more than was spent is in hand"
+    for worker in one.workers():
+        os.kill(worker, signal.SIGKILL)
+    for _ in range(2):
+        one.wait_for("worker died, starting it again")
+    assert answers_of([one], 61) == [OK] * 60 + [REFUSED]
+    assert answers_of([two], 1) == [REFUSED]
+
+
 def test_a_node_stopped_under_load_gives_back_all_it_has_within_a_second(pair):
     one, two = pair(limits("redis_user_command", publish=(400, "1h"), rpc=(400, "1h"), total=(1000, "1h")))
     admitted = []
