@@ -16,7 +16,7 @@ FLOORS = {
     "_fast": {"errors"},
     "config": {"errors"},
     "metrics": {"operation", "_fast.counters"},
-    "http": {"errors", "clock", "_fast.carrier", "_fast.connection", "_fast.http1"},
+    "http": {"errors", "clock", "_fast.carrier", "_fast.connection", "_fast.exchange", "_fast.forward", "_fast.http1"},
     "redis": {"errors", "config", "_fast.hashing"},
     "limits.rules": {
         "operation",
@@ -75,7 +75,6 @@ FLOORS = {
     },
     "limits.table": {"errors", "_fast"},
     "pipeline": {"operation", "clock"},
-    "doors": {"operation", "pipeline", "clock", "logs", "config.model", "http", "limits.quota", "_fast.http1"},
     "doors.gateway": {
         "clock",
         "config.model",
@@ -96,6 +95,18 @@ FLOORS = {
     },
     "limits.errors": {"config.model"},
     "analytics.schema": set(),
+    "doors": {
+        "operation",
+        "pipeline",
+        "clock",
+        "logs",
+        "config.model",
+        "http",
+        "limits.quota",
+        "_fast.counters",
+        "_fast.forward",
+        "_fast.http1",
+    },
     "extension": {"config", "errors", "operation"},
     "hookspecs": {"extension"},
     "plugins": {

@@ -1,8 +1,10 @@
 """Everything cpro does to a publish but the sockets: the door alone, and the connection around it."""
 
+import asyncio
 import os
 
 import pytest
+import uvloop
 
 from benchmarks.micro.conftest import REQUEST
 from cpro._fast.buckets import BucketTable
@@ -13,13 +15,16 @@ from cpro.clock import boot_ns
 from cpro.config.load import load
 from cpro.doors.answers import user_of
 from cpro.doors.proxy import ProxyDoor
+from cpro.doors.upstream import DROPPED_HEADERS, build_forwards
+from cpro.http.client import HttpClient
 from cpro.limits.gate import Gate
 from cpro.limits.rules import compile_rules
-from cpro.metrics import VERDICTS, Catalogue
+from cpro.metrics import UPSTREAM_OUTCOMES, VERDICTS, Catalogue
 
 NEVER_REACHED = "[{interval: 1s, rate: 1000000}]"
 REACHED_AT_ONCE = "[{interval: 24h, rate: 1}]"
 IDS = ("admitted", "refused")
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n" + b'{"result":{}}'
 
 
 class Owner:
@@ -46,12 +51,36 @@ class Transport:
     def write(self, data):
         self.last = data
 
+    def is_closing(self):
+        return False
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def abort(self): ...
+
+
+class Loop:
+    """uvloop's, but its connections lead nowhere."""
+
+    def __init__(self, loop):
+        self._loop = loop
+        self.dialled = []
+
+    def __getattr__(self, name):
+        return getattr(self._loop, name)
+
+    async def create_connection(self, factory, *where, **how):
+        self.dialled.append(factory())
+        self.dialled[-1].connection_made(Transport())
+
 
 @pytest.fixture
 def door(request, tmp_path):
     """The proxy door wired as a worker wires it: gate, table and counters; three blocks limit publishes."""
     file = tmp_path / "cpro.yaml"
-    text = "proxy: {without_upstream: allow}\nclient:\n  rate_limit:\n"
+    upstream = "upstream: {endpoint: 'http://127.0.0.1:3000/centrifugo'}" if request.param == "forwarded" else ""
+    text = f"proxy: {{without_upstream: allow, {upstream}}}\nclient:\n  rate_limit:\n"
     for block in ("client_command", "user_command", "redis_user_command"):
         buckets = REACHED_AT_ONCE if request.param == "refused" and block == "user_command" else NEVER_REACHED
         text += f"    {block}: {{enabled: true, publish: {{enabled: true, buckets: {buckets}}}}}\n"
@@ -73,9 +102,19 @@ def door(request, tmp_path):
     gate.configure(
         settings.client.rate_limit, compile_rules(settings.client.rate_limit, settings.channel, settings.rpc)
     )
+
+    def counter(event):
+        first = catalogue.upstream.slot(event, UPSTREAM_OUTCOMES[0])
+        return Recorder(counters, first, catalogue.upstream_durations.slot(event))
+
     proxy = ProxyDoor(gate.charge, recorder)
-    proxy.configure(settings.proxy, {}, user_of, by_address=False)
-    yield proxy
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        loop = Loop(runner.get_loop())
+        client = HttpClient(loop, timeout_s=60, connect_timeout_s=1, max_reply_bytes=1 << 20, drop=DROPPED_HEADERS)
+        forwards = build_forwards(settings.proxy.upstream, client, counter)
+        proxy.configure(settings.proxy, forwards, user_of, by_address=False)
+        yield proxy, loop, runner
+        runner.run(client.close(0))
     table.close()
     counter_file.close()
 
@@ -84,6 +123,7 @@ def door(request, tmp_path):
 def test_door(measure, door, error):
     """A parsed request to its Reply: decode, three blocks, counters; two clock reads among it."""
     parser = RequestParser(65536, 1 << 20)
+    door = door[0]
     parser.feed(REQUEST)
     request = parser.next_request()
     connection = Connection(Owner(door))
@@ -103,7 +143,7 @@ def test_door(measure, door, error):
 @pytest.mark.parametrize(("door", "said"), [("admitted", b'"result"'), ("refused", b"111")], indirect=["door"], ids=IDS)
 def test_connection(measure, door, said):
     """Bytes in, bytes out: what uvloop calls for a publish, with a transport that sends nowhere."""
-    connection = Connection(Owner(door))
+    connection = Connection(Owner(door[0]))
     transport = Transport()
     connection.connection_made(transport)
 
@@ -114,3 +154,32 @@ def test_connection(measure, door, said):
     connection.data_received(REQUEST)
     measure(run)
     assert said in transport.last
+
+
+@pytest.mark.parametrize("door", ["forwarded"], indirect=True)
+def test_connection_forwarded(measure, door):
+    """The same for a publish that goes to the backend, and its answer back."""
+    proxy, loop, runner = door
+    connection = Connection(Owner(proxy))
+    transport = Transport()
+    connection.connection_made(transport)
+
+    async def dial():
+        connection.data_received(REQUEST)
+        while not loop.dialled:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    runner.run(dial())
+    (carrier,) = loop.dialled
+    carrier.data_received(RESPONSE)
+    assert b'"result"' in transport.last
+
+    def run(calls, ask=connection.data_received, answer=carrier.data_received):
+        for _ in range(calls):
+            ask(REQUEST)
+            answer(RESPONSE)
+
+    transport.last = b""
+    measure(run)
+    assert b'"result"' in transport.last

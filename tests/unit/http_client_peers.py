@@ -191,7 +191,7 @@ class House:
             if not future.done():
                 future.set_result(outcome)
 
-        client.send(route, request or make_request(), on_done)
+        route.send(request or make_request(), on_done)
         assert not outcomes, "on_done was called before send returned"
         return future
 
@@ -204,7 +204,7 @@ class House:
             assert client.in_flight == 0
             assert client._timer is None
             for pool in client._pools.values():
-                assert not any((pool._connections, pool._dials, pool._idle, pool._waiting, pool._waiting_for_fresh))
+                assert not any((pool._connections, pool._dials, pool.idle, pool.waiting, pool._waiting_for_fresh))
         for peer in self.peers:
             await peer.close()
         for held in self.held:

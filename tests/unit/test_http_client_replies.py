@@ -271,7 +271,7 @@ async def test_early_reply_is_taken_and_the_connection_closed(house: House):
     answered.set()
     assert body_of(outcome) == b"too large"
     await asyncio.wait_for(peer.plays[0], 2)
-    assert len(client._pools.popitem()[1]._idle) == 0
+    assert len(client._pools.popitem()[1].idle) == 0
 
 
 @in_a_house
@@ -291,7 +291,7 @@ async def test_callback_that_raises_harms_nobody_else(house: House):
     def on_done(outcome) -> None:
         raise ZeroDivisionError
 
-    client.send(route, make_request(), on_done)
+    route.send(make_request(), on_done)
     while not complaints:
         await asyncio.sleep(0.001)
     assert isinstance(complaints[0]["exception"], ZeroDivisionError)

@@ -93,7 +93,7 @@ async def test_idle_connection_past_its_time_is_not_used_even_before_it_is_close
     client = house.client()
     route = client.route([peer.url()], may_repeat=False)
     await house.ask(client, route)
-    route.targets[0][1]._idle[0].reuse_until_s = house.loop.time()
+    route.targets[0][1].idle[0].reuse_until_s = house.loop.time()
     await house.ask(client, route)
     assert len(peer.connections) == 2
 
@@ -142,7 +142,7 @@ async def test_keep_alive_timeout_is_honoured_a_second_early(house: House):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(carrier, "KEEP_ALIVE_MARGIN_S", 1.9)
         await house.ask(client, route)
-        (connection,) = client._pools.popitem()[1]._idle
+        (connection,) = client._pools.popitem()[1].idle
     assert connection.reuse_until_s - connection.idle_since_s == pytest.approx(0.1)
     await asyncio.wait_for(peer.plays[0], 1)
 
@@ -156,7 +156,7 @@ async def test_idle_connections_are_closed_after_a_while(house: House):
         patch.setattr(carrier, "MAX_IDLE_S", 0.1)
         await asyncio.gather(*(house.send(client, route) for _ in range(3)))
         await asyncio.wait_for(asyncio.gather(*peer.plays), 1)
-    assert not client._pools.popitem()[1]._idle
+    assert not client._pools.popitem()[1].idle
 
 
 @pytest.mark.parametrize("farewell", [b"", b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"])
@@ -177,7 +177,7 @@ async def test_idle_connection_that_says_something_is_removed_at_once(house: Hou
     await house.ask(client, route)
     speak.set()
     await asyncio.wait_for(peer.plays[0], 1)
-    while client._pools[next(iter(client._pools))]._idle:
+    while client._pools[next(iter(client._pools))].idle:
         await asyncio.sleep(0.001)
     peer.script = answering
     assert body_of(await house.ask(client, route)) == b'{"result":{}}'
@@ -239,10 +239,10 @@ async def test_a_callback_may_send_again_at_once(house: House):
     def on_done(outcome) -> None:
         outcomes.append(outcome)
         if len(outcomes) < 5:
-            client.send(route, make_request(), on_done)
+            route.send(make_request(), on_done)
         else:
             done.set_result(None)
 
-    client.send(route, make_request(), on_done)
+    route.send(make_request(), on_done)
     await asyncio.wait_for(done, 1)
     assert len(peer.connections) == 1

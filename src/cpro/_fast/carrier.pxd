@@ -1,24 +1,26 @@
-"""One connection to the application backend; see the .pyx."""
+"""One connection to the application backend, and where those to one origin wait for work; see the .pyx."""
 
+from cpro._fast.exchange cimport Exchange, Exchanges
 from cpro._fast.http1 cimport Response, ResponseParser
 
 
-cdef class Exchange:
-    cdef readonly object request
-    cdef readonly object on_done    # told the one outcome
-    cdef public object endpoint
-    cdef readonly bint may_repeat
-    cdef readonly double deadline_s # in the loop's time
-    cdef public bint repeated       # sent a second time: only on a fresh connection
-    cdef public tuple refused_by    # endpoints
-    cdef public object holder       # whoever it is with: the pool while it waits, the carrier while it is carried
+cdef class Depot:
+    cdef readonly Exchanges exchanges
+    cdef readonly list idle         # of Carrier, the youngest last
+    cdef readonly object waiting    # exchanges that a free connection goes to before it may be idle
+    cdef public object health
+    cdef public double sweep_at_s   # when the first idle one is closed, in the loop's time
+    cdef public bint closing        # nothing may be idle
+
+    cpdef bint carry(self, Exchange exchange, double now_s) except -1
+    cdef int take_back(self, Carrier carrier) except -1
 
 
 cdef class Carrier:
-    cdef object owner               # the pool that dialled us
+    cdef Depot depot                # the pool that dialled us
     cdef object loop_time
     cdef object transport           # owns us; None before it is made
-    cdef object drop_names          # headers that are not for the backend
+    cdef tuple drop_names           # headers that are not for the backend
     cdef ResponseParser parser
     cdef Exchange exchange          # None while free
     cdef bytes keep_alive           # the Keep-Alive value `idle_limit_s` was read from
@@ -27,6 +29,8 @@ cdef class Carrier:
     cdef readonly double idle_since_s
     cdef public double reuse_until_s
 
+    cdef int take(self, Exchange exchange) except -1
+    cdef bint may_carry(self, double now_s) except -1
     cdef int complete(self, Response response) except -1
     cdef int fail(self, object failure) except -1
     cdef Exchange release(self)

@@ -1,54 +1,52 @@
 from asyncio import BaseTransport, Protocol
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Sized
 from typing import Protocol as Structural
+from typing import final
 
-from cpro._fast.http1 import Request, Response
+from cpro._fast.exchange import Exchange, Exchanges
 
 MAX_HEAD_BYTES: int
 MAX_IDLE_S: float
 KEEP_ALIVE_MARGIN_S: float
 PEEK_AFTER_S: float
 
-class Holder(Structural):
-    """Whoever an exchange is with."""
+class Health(Structural):
+    """How an origin does."""
 
-    def withdraw(self, exchange: Exchange) -> None:
-        """Forget the exchange; a connection that carries it is closed."""
+    failures: int
+    """In a row."""
 
-class Exchange:
-    """One request of ours. Held by one holder at a time."""
+    def on_answer(self) -> None:
+        """Any answer came. Called only when `failures` isn't zero."""
 
+class Depot:
+    """Where the connections of one origin wait for work. To be extended by what a carrier tells its pool:
+
+    * `on_free(carrier)`: it can carry another exchange, and must not be idle as the depot stands;
+    * `on_failure(exchange, failure, was_stale)`: "BROKEN" or "RESET"; stale is a reused connection that died before any
+      byte of the reply;
+    * `on_lost(carrier)`.
+    """
+
+    health: Health
+    sweep_at_s: float
+    """When the first idle connection is closed, in the loop's time."""
+    closing: bool
+    """Nothing may be idle."""
+
+    def __init__(self, exchanges: Exchanges, waiting: Sized) -> None: ...
     @property
-    def request(self) -> Request: ...
+    def exchanges(self) -> Exchanges: ...
     @property
-    def on_done(self) -> Callable[[Any], object]: ...
-    endpoint: Any
-    """Where it goes; has a `head_prefix` for `http1.build_forward`."""
+    def idle(self) -> list[Carrier]:
+        """The youngest last, which is used first."""
     @property
-    def may_repeat(self) -> bool: ...
-    @property
-    def deadline_s(self) -> float:
-        """In the loop's time."""
-    repeated: bool
-    """Sent a second time: only on a fresh connection."""
-    refused_by: tuple[Any, ...]
-    """Endpoints."""
-    holder: Holder | None
+    def waiting(self) -> Sized:
+        """Exchanges that a free connection goes to before it may be idle."""
+    def carry(self, exchange: Exchange, now_s: float) -> bool:
+        """Write the request on an idle connection; False when there is none. Drops those that are past their time."""
 
-    def __init__(
-        self, request: Request, on_done: Callable[[Any], object], endpoint: object, may_repeat: bool, deadline_s: float
-    ) -> None: ...
-
-class Owner(Structural):
-    """What a carrier tells its pool."""
-
-    def on_reply(self, carrier: Carrier, is_free: bool, exchange: Exchange, response: Response) -> None:
-        """`is_free`: the carrier can carry another exchange."""
-    def on_failure(self, exchange: Exchange, failure: Literal["BROKEN", "RESET"], was_stale: bool) -> None:
-        """`was_stale`: a reused connection that died before any byte of the reply."""
-    def on_lost(self, carrier: Carrier) -> None: ...
-
+@final
 class Carrier(Protocol):
     is_fresh: bool
     """Came straight from the dial: has carried nothing yet, has not been idle."""
@@ -56,16 +54,12 @@ class Carrier(Protocol):
     reuse_until_s: float
     """In the loop's time."""
 
-    def __init__(
-        self, owner: Owner, loop_time: Callable[[], float], max_reply_bytes: int, drop_names: tuple[bytes, ...]
-    ) -> None: ...
+    def __init__(self, depot: Depot, max_reply_bytes: int, drop_names: tuple[bytes, ...]) -> None: ...
     @property
     def idle_since_s(self) -> float: ...
     def carry(self, exchange: Exchange) -> None:
-        """Write the request; the reply or the failure is told to the owner, later."""
+        """Write the request; what comes of it is told later."""
     def is_open(self) -> bool: ...
-    def is_reusable(self, now_s: float) -> bool:
-        """False when the peer has closed it, may be about to, or has sent something unasked."""
     def withdraw(self, exchange: Exchange) -> None:
         """The exchange is over for its sender; a late reply must not meet the next one."""
     def drop(self) -> None:

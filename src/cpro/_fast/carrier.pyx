@@ -1,23 +1,26 @@
-"""One connection to the application backend: carries one exchange at a time (no pipelining).
+"""One connection to the application backend, and the depot where those to one origin wait for work.
 
-A protocol as asyncio's transports call it, without a loop of its own. Free, or carrying an exchange; after `drop`
-neither. Whatever goes wrong, the transport is aborted rather than closed: a graceful close waits for a peer that may
-never read again.
+A carrier carries one exchange at a time (no pipelining). It is a protocol as asyncio's transports call it, without a
+loop of its own. Free, or carrying an exchange; after `drop` neither. Whatever goes wrong, the transport is aborted
+rather than closed: a graceful close waits for a peer that may never read again.
 
-Ownership. A pool's dial makes a carrier, and the pool owns it until it has heard `on_lost`. An exchange, one request and
-the one outcome its sender gets, is made by the client for each send and gone when its outcome is told; while it is
-carried its `holder` is the carrier. The owner is called after the carrier's own state is settled.
+The depot has what happens when all is well: an idle connection takes an exchange, its reply comes, the sender is told,
+and it is idle again. Everything else is a pool's in Python, which extends `Depot`.
+
+Ownership. A pool's dial makes a carrier, and the pool owns it until it has heard `on_lost`. While an exchange is carried
+its `holder` is the carrier. The depot is told after the carrier's own state is settled.
 """
 
 import re
 import select
 
 cimport cython
+from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t
 
-from cpro._fast.http1 cimport Response, ResponseParser
+from cpro._fast.exchange cimport Exchange, Exchanges
+from cpro._fast.http1 cimport Response, ResponseParser, forwarded
 
-from cpro._fast.http1 import build_forward
 from cpro.errors import ProtocolError
 
 MAX_HEAD_BYTES = 65536
@@ -29,46 +32,53 @@ _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.
 
 
 @cython.auto_pickle(False)
-@cython.freelist(64)
-cdef class Exchange:
+cdef class Depot:
 
-    def __init__(self, request, on_done, endpoint, bint may_repeat, double deadline_s):
-        self.request = request
-        self.on_done = on_done
-        self.endpoint = endpoint
-        self.may_repeat = may_repeat
-        self.deadline_s = deadline_s
-        self.refused_by = ()
+    def __init__(self, Exchanges exchanges not None, waiting):
+        self.exchanges = exchanges
+        self.idle = []
+        self.waiting = waiting
+        self.sweep_at_s = INFINITY
+
+    cpdef bint carry(self, Exchange exchange, double now_s) except -1:
+        cdef Carrier carrier
+        while self.idle:
+            carrier = <Carrier>self.idle.pop()
+            if carrier.may_carry(now_s):
+                carrier.take(exchange)
+                return True
+            carrier.drop()
+        return False
+
+    cdef int take_back(self, Carrier carrier) except -1:
+        if self.closing or carrier.reuse_until_s < self.sweep_at_s or self.waiting:
+            self.on_free(carrier)
+        else:
+            self.idle.append(carrier)
+        return 0
 
 
 @cython.auto_pickle(False)
+@cython.final
 cdef class Carrier:
 
-    def __init__(self, owner, loop_time, Py_ssize_t max_reply_bytes, tuple drop_names not None):
-        self.owner = owner
-        self.loop_time = loop_time
+    def __init__(self, Depot depot not None, Py_ssize_t max_reply_bytes, tuple drop_names not None):
+        self.depot = depot
+        self.loop_time = depot.exchanges.loop_time
         self.drop_names = drop_names
         self.parser = ResponseParser(MAX_HEAD_BYTES, max_reply_bytes)
         self.is_fresh = True
         self.idle_limit_s = MAX_IDLE_S
-        self.idle_since_s = loop_time()
+        self.idle_since_s = self.loop_time()
         self.reuse_until_s = self.idle_since_s + self.idle_limit_s
 
     # -- called by the pool
 
     def carry(self, Exchange exchange not None):
-        self.exchange = exchange
-        exchange.holder = self
-        self.parser.expect()
-        self.transport.write(build_forward(exchange.request, exchange.endpoint.head_prefix, self.drop_names))
+        self.take(exchange)
 
     def is_open(self):
         return self.transport is not None and not self.transport.is_closing()
-
-    def is_reusable(self, double now_s):
-        if now_s >= self.reuse_until_s or self.transport is None or self.transport.is_closing():
-            return False
-        return now_s - self.idle_since_s < PEEK_AFTER_S or not self.has_unread_input()
 
     def withdraw(self, Exchange exchange):
         self.release()
@@ -114,7 +124,7 @@ cdef class Carrier:
     def connection_lost(self, exc):
         if self.exchange is not None:
             self.fail("RESET")
-        self.owner.on_lost(self)
+        self.depot.on_lost(self)
 
     def pause_writing(self):
         pass  # a request is bounded, and nothing follows it before its answer
@@ -124,25 +134,40 @@ cdef class Carrier:
 
     # -- within
 
+    cdef int take(self, Exchange exchange) except -1:
+        self.exchange = exchange
+        exchange.holder = self
+        self.parser.ready(False)
+        self.transport.write(forwarded(exchange.request, exchange.endpoint.head_prefix, self.drop_names))
+        return 0
+
+    cdef bint may_carry(self, double now_s) except -1:
+        """False when the peer has closed it, may be about to, or has sent something unasked."""
+        if now_s >= self.reuse_until_s or self.transport is None or self.transport.is_closing():
+            return False
+        return now_s - self.idle_since_s < PEEK_AFTER_S or not self.has_unread_input()
+
     cdef int complete(self, Response response) except -1:
         cdef Exchange exchange = self.release()
-        cdef bint is_free = response.keep_alive and self.is_in_step()
-        if is_free:
+        if response.keep_alive and self.is_in_step():
             self.is_fresh = False
             if self.keep_alive is not None or response.find(<const uint8_t *>b"keep-alive", 10, 0) >= 0:
                 self.note_keep_alive(response.header(b"keep-alive"))
             self.idle_since_s = self.loop_time()
             self.reuse_until_s = self.idle_since_s + self.idle_limit_s
+            self.depot.take_back(self)
         else:
             self.drop()
-        self.owner.on_reply(self, is_free, exchange, response)
+        if self.depot.health.failures:
+            self.depot.health.on_answer()
+        self.depot.exchanges.settle(exchange, response)
         return 0
 
     cdef int fail(self, object failure) except -1:
         cdef bint was_stale = not self.is_fresh and failure == "RESET" and not self.parser.started
         cdef Exchange exchange = self.release()
         self.drop()
-        self.owner.on_failure(exchange, failure, was_stale)
+        self.depot.on_failure(exchange, failure, was_stale)
         return 0
 
     cdef Exchange release(self):

@@ -37,3 +37,5 @@ cdef class Recorder:
     cdef Counters counters
     cdef uint64_t first
     cdef uint64_t histogram_base
+
+    cdef int record(self, uint64_t place, int64_t value_ns) except -1

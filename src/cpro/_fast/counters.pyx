@@ -215,4 +215,7 @@ cdef class Recorder:
         self.histogram_base = histogram_base
 
     def __call__(self, uint64_t place, int64_t value_ns):
-        self.counters.record_raw(self.first + place, self.histogram_base, value_ns)
+        self.record(place, value_ns)
+
+    cdef int record(self, uint64_t place, int64_t value_ns) except -1:
+        return self.counters.record_raw(self.first + place, self.histogram_base, value_ns)

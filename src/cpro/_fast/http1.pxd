@@ -23,6 +23,9 @@ cdef class ResponseParser(MessageParser):
     cdef readonly bint started
     cdef bint excess
 
+    cdef int ready(self, bint is_head) except -1
     cdef Response reply(self)
     cdef Response deliver(self, Response response)
 
+
+cdef bytes forwarded(Request request, bytes head_prefix, tuple drop)

@@ -197,12 +197,16 @@ cdef class ResponseParser(MessageParser):
 
     def expect(self, bint is_head=False):
         """Gets ready for the response to the next request."""
+        self.ready(is_head)
+
+    cdef int ready(self, bint is_head) except -1:
         if self.excess or self.phase == PHASE_DEAD or (self.started and self.phase != PHASE_DONE):
             # whatever came, it answers no request of ours: reading it as the next reply would mix up users
             self.fail(502, "the connection is not at the start of a response")
         self.phase = PHASE_START
         self.is_head = is_head
         self.started = False
+        return 0
 
     def feed(self, bytes data not None):
         if PyBytes_GET_SIZE(data) == 0:
@@ -394,6 +398,10 @@ cdef inline uint32_t line_start(Message m, uint32_t i) noexcept:
 
 
 def build_forward(Request request not None, bytes head_prefix not None, tuple drop not None):
+    return forwarded(request, head_prefix, drop)
+
+
+cdef bytes forwarded(Request request, bytes head_prefix, tuple drop):
     cdef uint8_t[MAX_FIELDS] dropped
     cdef char[SIZE_TEXT] text
     cdef uint32_t i, run = 0, start

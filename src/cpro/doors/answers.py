@@ -35,13 +35,13 @@ _decode = msgspec.json.Decoder(_Answer).decode
 _decode_connect = msgspec.json.Decoder(_ConnectAnswer).decode
 
 
-_PLAIN = {body: Reply(body) for body in (b"{}", b'{"result":{}}', b'{"result": {}}')}
+PLAIN = {body: Reply(body) for body in (b"{}", b'{"result":{}}', b'{"result": {}}')}
 """What most backends say most of the time, as Go, JavaScript and Python write it."""
 
 
 def read_answer(body: bytes) -> Reply:
     """The reply that relays `body`; raises msgspec.DecodeError where Centrifugo could not read it either."""
-    plain = _PLAIN.get(body)
+    plain = PLAIN.get(body)
     if plain is not None:
         return plain
     try:

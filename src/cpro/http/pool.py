@@ -11,13 +11,13 @@ import math
 import ssl
 from collections import OrderedDict
 from contextlib import suppress
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
-from cpro._fast.carrier import Carrier, Exchange
-from cpro._fast.http1 import Response
+from cpro._fast.carrier import Carrier, Depot
+from cpro._fast.exchange import Exchange, Exchanges
 from cpro.http.endpoints import Origin
 from cpro.http.health import Health
-from cpro.http.outcome import Failure, Outcome
+from cpro.http.outcome import Failure
 
 MAX_CONNECTIONS = 512
 CLOSE_WAIT_S = 1.0  # longest that closed transports are waited for
@@ -33,67 +33,64 @@ class PoolSettings(NamedTuple):
     drop: tuple[bytes, ...]
 
 
-class PoolOwner(Protocol):
+class PoolOwner(Exchanges):
     """What a pool tells its client."""
 
-    def on_outcome(self, exchange: Exchange, outcome: Outcome) -> None: ...
+    def on_refused(self, exchange: Exchange) -> None:
+        raise NotImplementedError
 
-    def on_refused(self, exchange: Exchange) -> None: ...
+    def on_health_change(self) -> None:
+        raise NotImplementedError
 
-    def on_health_change(self) -> None: ...
 
-
-class Pool:
+class Pool(Depot):
     """Owns its connections and dials; lives as long as its client."""
+
+    health: Health
+    waiting: OrderedDict[Exchange, None]
 
     def __init__(
         self, owner: PoolOwner, loop: asyncio.AbstractEventLoop, origin: Origin, settings: PoolSettings
     ) -> None:
+        super().__init__(owner, OrderedDict())
         self._owner = owner
         self._loop = loop
         self._origin = origin
         self._settings = settings
-        self._idle: list[Carrier] = []
         self._connections: set[Carrier] = set()  # every one that has a transport
         self._dials: set[asyncio.Task[None]] = set()
-        self._waiting: OrderedDict[Exchange, None] = OrderedDict()
         self._waiting_for_fresh: OrderedDict[Exchange, None] = OrderedDict()
-        self._sweep_at_s = math.inf
         self._sweep_timer: asyncio.TimerHandle | None = None
-        self._closing = False
         self._probes: list[asyncio.Task[None]] = []  # cancelled by `begin_close`, still to be waited for
         self._on_empty: asyncio.Future[None] | None = None
         self.health = Health(loop, origin, self._probe, owner.on_health_change)
 
     # --- what the client asks of it ---
 
-    def start(self, exchange: Exchange, now_s: float) -> None:
-        """Write the request on an idle connection, or let it wait for one."""
+    def start(self, exchange: Exchange) -> None:
+        """Send an exchange again, elsewhere or on a new connection."""
         if exchange.repeated:
             self._wait(exchange, self._waiting_for_fresh)
-            return
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            if connection.is_reusable(now_s):
-                connection.carry(exchange)
-                return
-            connection.drop()
-        self._wait(exchange, self._waiting)
+        elif not self.carry(exchange, self._loop.time()):
+            self.wait(exchange)
+
+    def wait(self, exchange: Exchange) -> None:
+        """No connection is idle: let it wait for one."""
+        self._wait(exchange, self.waiting)
 
     def withdraw(self, exchange: Exchange) -> None:
         """Take a waiting exchange out of its line."""
         exchange.holder = None
-        self._waiting.pop(exchange, None)
+        self.waiting.pop(exchange, None)
         self._waiting_for_fresh.pop(exchange, None)
 
     def begin_close(self) -> None:
         """No more idle connections and probes; exchanges under way go on."""
-        self._closing = True
+        self.closing = True
         self._probes = self.health.close()
-        for connection in self._idle:
+        for connection in self.idle:
             connection.drop()
-        self._idle.clear()
+        self.idle.clear()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
 
@@ -112,41 +109,32 @@ class Pool:
 
     # --- what connections tell it ---
 
-    def on_reply(self, connection: Carrier, is_free: bool, exchange: Exchange, response: Response) -> None:
-        if is_free:
-            if self._waiting or self._closing or connection.reuse_until_s < self._sweep_at_s:
-                self._on_free(connection)
-            else:
-                self._idle.append(connection)
-        if self.health.failures:
-            self.health.on_answer()
-        self._owner.on_outcome(exchange, response)
-
-    def _on_free(self, connection: Carrier) -> None:
-        if self._waiting:
-            connection.carry(self._waiting.popitem(last=False)[0])
-        elif self._closing:
+    def on_free(self, connection: Carrier) -> None:
+        """Of a new connection, and of one that has carried an exchange when it isn't simply idle again."""
+        if self.waiting:
+            connection.carry(self.waiting.popitem(last=False)[0])
+        elif self.closing:
             connection.drop()
         else:
             connection.is_fresh = False
-            self._idle.append(connection)
-            if connection.reuse_until_s < self._sweep_at_s:
+            self.idle.append(connection)
+            if connection.reuse_until_s < self.sweep_at_s:
                 self._sweep_at(connection.reuse_until_s)
 
     def on_failure(self, exchange: Exchange, failure: Literal["BROKEN", "RESET"], was_stale: bool) -> None:
         """`was_stale`: a reused connection that died before any byte of the reply."""
         if was_stale and exchange.may_repeat and not exchange.repeated:
             exchange.repeated = True
-            self.start(exchange, self._loop.time())
+            self.start(exchange)
             return
         if failure == "RESET" and not was_stale:
             self.health.on_failure("connection reset")
-        self._owner.on_outcome(exchange, Failure[failure])
+        self._owner.tell(exchange, Failure[failure])
 
     def on_lost(self, connection: Carrier) -> None:
         self._connections.discard(connection)
         with suppress(ValueError):
-            self._idle.remove(connection)
+            self.idle.remove(connection)
         self._dial_as_needed()
         if self._on_empty is not None and not self._connections and not self._on_empty.done():
             self._on_empty.set_result(None)
@@ -159,7 +147,7 @@ class Pool:
         self._dial_as_needed()
 
     def _lack_dials(self) -> bool:
-        return len(self._waiting) + len(self._waiting_for_fresh) > len(self._dials)
+        return len(self.waiting) + len(self._waiting_for_fresh) > len(self._dials)
 
     def _dial_as_needed(self) -> None:
         while self._lack_dials() and len(self._connections) + len(self._dials) < MAX_CONNECTIONS:
@@ -175,12 +163,12 @@ class Pool:
         elif self._waiting_for_fresh:
             connection.carry(self._waiting_for_fresh.popitem(last=False)[0])
         else:
-            self._on_free(connection)
+            self.on_free(connection)
 
     def _on_dial_failed(self, reason: str) -> None:
         self.health.on_refused(reason)
         if self._lack_dials():
-            line = self._waiting_for_fresh or self._waiting
+            line = self._waiting_for_fresh or self.waiting
             exchange = line.popitem(last=False)[0]
             exchange.holder = None
             self._dial_as_needed()
@@ -189,7 +177,7 @@ class Pool:
     async def _connect(self) -> Carrier | str:
         """A new connection, or the reason why there is none. Nothing is left open when this is cancelled."""
         settings = self._settings
-        connection = Carrier(self, self._loop.time, settings.max_reply_bytes, settings.drop)
+        connection = Carrier(self, settings.max_reply_bytes, settings.drop)
         try:
             async with asyncio.timeout(settings.connect_timeout_s):
                 await self._loop.create_connection(
@@ -214,7 +202,7 @@ class Pool:
         connection = await self._connect()
         if isinstance(connection, str):
             return False
-        self._on_free(connection)
+        self.on_free(connection)
         return True
 
     # --- idle connections ---
@@ -222,17 +210,17 @@ class Pool:
     def _sweep_at(self, when_s: float) -> None:
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
-        self._sweep_at_s = when_s
+        self.sweep_at_s = when_s
         self._sweep_timer = self._loop.call_at(when_s, self._sweep)
 
     def _sweep(self) -> None:
         """Close idle connections whose time is over; one timer for all of them."""
         now_s = self._loop.time()
-        over = [connection for connection in self._idle if connection.reuse_until_s <= now_s]
-        self._idle = [connection for connection in self._idle if connection.reuse_until_s > now_s]
+        over = [connection for connection in self.idle if connection.reuse_until_s <= now_s]
+        self.idle[:] = [connection for connection in self.idle if connection.reuse_until_s > now_s]
         for connection in over:
             connection.drop()
         self._sweep_timer = None
-        self._sweep_at_s = math.inf
-        if self._idle:
-            self._sweep_at(min(connection.reuse_until_s for connection in self._idle))
+        self.sweep_at_s = math.inf
+        if self.idle:
+            self._sweep_at(min(connection.reuse_until_s for connection in self.idle))

@@ -68,7 +68,6 @@ class _Endpoint:
     """POSTs to one URL. A request is one that could have come in: parsed from its own bytes, then forwarded."""
 
     def __init__(self, client: HttpClient, url: str, headers: Mapping[str, str]) -> None:
-        self._client = client
         self._route = client.route([url], may_repeat=False)
         if any(line_end in text for pair in headers.items() for text in pair for line_end in "\r\n"):
             raise ValueError("a header must not hold a line's end")
@@ -78,7 +77,7 @@ class _Endpoint:
 
     async def post(self, body: bytes) -> tuple[int, bytes]:
         answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._client.send(self._route, self._parse(body), partial(_settle, answered))
+        self._route.send(self._parse(body), partial(_settle, answered))
         outcome = await answered
         if isinstance(outcome, Failure):
             raise HttpError(outcome.name.lower().replace("_", " "))

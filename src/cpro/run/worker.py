@@ -24,7 +24,7 @@ from cpro.doors.api_rate_limit import RateLimit
 from cpro.doors.claims import NOTHING_ADDED, Record
 from cpro.doors.proxy import ProxyDoor
 from cpro.doors.seal import Seal
-from cpro.doors.upstream import DROPPED_HEADERS, Count, build_forwards, urls_of
+from cpro.doors.upstream import DROPPED_HEADERS, build_forwards, urls_of
 from cpro.errors import CproError
 from cpro.http.client import HttpClient
 from cpro.http.server import Server
@@ -189,7 +189,7 @@ class Worker:
         first = self._catalogue.operations.slot(door, kind, VERDICTS[0])
         return Recorder(self._counters, first, self._catalogue.durations.slot(door, kind))
 
-    def _counter_of_upstream(self, event: str) -> Count:
+    def _counter_of_upstream(self, event: str) -> Recorder:
         first = self._catalogue.upstream.slot(event, UPSTREAM_OUTCOMES[0])
         return Recorder(self._counters, first, self._catalogue.upstream_durations.slot(event))
 
