@@ -143,6 +143,18 @@ def test_bad_values_are_bad_requests(alone, body):
     assert call(alone, {"method": "rate_limit", "params": body}, "/api") == (200, BAD_REQUEST)
 
 
+@pytest.mark.parametrize(("mode", "status"), [("", 200), ("transport", 400)])
+def test_every_answer_with_a_body_says_that_it_is_json(alone, mode, status):
+    connection = alone.connect(alone.api)
+    connection.request("POST", "/api/rate_limit", b"[]", {**KEY, "X-Centrifugo-Error-Mode": mode})
+    response = connection.getresponse()
+    assert json.loads(response.read())
+    assert (response.status, response.getheader("Content-Type")) == (status, "application/json")
+    connection.request("POST", "/api/none", b"{}", KEY)
+    response = connection.getresponse()
+    assert (response.status, response.read(), response.getheader("Content-Type")) == (404, b"", None)
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"{} {}", b"[" * 100_000])
 @pytest.mark.parametrize("path", ["/api/rate_limit", "/api"])
 def test_what_is_not_json_is_400(alone, path, body):

@@ -140,6 +140,13 @@ def test_a_status_has_its_phrase_and_extra_lines():
     )
 
 
+def test_a_status_with_a_body_says_what_it_is():
+    assert build_status(404, True, b"", b"{}", b"application/json") == (
+        b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    )
+    assert b"Content-Type" not in build_status(404, True, b"", b"", b"application/json")
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 405, 413, 417, 429, 431, 500, 502, 503, 599])
 def test_every_status_reads_back(status):
     parser = ResponseParser(1000, 0)

@@ -18,7 +18,7 @@ LINGER_S: float
 """How long a connection that is closing is still drained, so that its last answer isn't lost to a reset."""
 
 class Answer(Structural):
-    """What a handler gives back. `content_type` is that of a 200; other statuses leave it out."""
+    """What a handler gives back. `content_type` is left out where there is no body, but for a 200."""
 
     @property
     def status(self) -> int: ...

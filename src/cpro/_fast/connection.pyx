@@ -178,7 +178,7 @@ cdef class Connection:
         if status == 200:
             self.transport.write(build_reply(answer.body, keep_alive, answer.content_type, extra))
         else:
-            self.transport.write(build_status(status, keep_alive, extra, answer.body))
+            self.transport.write(build_status(status, keep_alive, extra, answer.body, answer.content_type))
         return 0 if keep_alive else self.linger()
 
     cdef int refuse(self, int status) except -1:

@@ -94,5 +94,7 @@ def build_reply(
 ) -> bytes:
     """A 200 reply; extra is header lines, each ending in CRLF."""
 
-def build_status(status: int, keep_alive: bool = True, extra: bytes = b"", body: bytes = b"") -> bytes:
-    """Any reply; extra is header lines, each ending in CRLF."""
+def build_status(
+    status: int, keep_alive: bool = True, extra: bytes = b"", body: bytes = b"", content_type: bytes = b""
+) -> bytes:
+    """Any reply; extra is header lines, each ending in CRLF. A body says its content_type."""

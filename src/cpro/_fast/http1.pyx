@@ -455,9 +455,12 @@ def build_reply(
     return out
 
 
-def build_status(int status, bint keep_alive=True, bytes extra not None=b"", bytes body not None=b""):
+def build_status(
+    int status, bint keep_alive=True, bytes extra not None=b"", bytes body not None=b"", bytes content_type not None=b"",
+):
     if not 100 <= status <= 999:
         raise ValueError("a status has three digits")
-    return b"HTTP/1.1 %d %b\r\nContent-Length: %d\r\n%b%b\r\n%b" % (
-        status, REASONS.get(status, b""), len(body), b"" if keep_alive else b"Connection: close\r\n", extra, body,
+    return b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\n%b%b\r\n%b" % (
+        status, REASONS.get(status, b""), b"Content-Type: %b\r\n" % content_type if body and content_type else b"",
+        len(body), b"" if keep_alive else b"Connection: close\r\n", extra, body,
     )
