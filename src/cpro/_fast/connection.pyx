@@ -10,9 +10,9 @@ it has the clock of the loop. A handler that answers later holds the connection 
 
 cimport cython
 
-from cpro._fast.http1 cimport Request, RequestParser
+from cpro._fast.http1 cimport AT_REST, IN_BODY, Request, RequestParser, replied
 
-from cpro._fast.http1 import BODY, IDLE, build_reply, build_status
+from cpro._fast.http1 import build_status
 from cpro.errors import ProtocolError
 
 HEAD_LIMIT_BYTES = 64 * 1024
@@ -39,7 +39,7 @@ cdef class Connection:
 
     @property
     def is_idle(self) -> bool:
-        return not self.busy and self.parser.state == IDLE
+        return not self.busy and self.parser.stage() == AT_REST
 
     # -- called by the transport
 
@@ -146,19 +146,19 @@ cdef class Connection:
 
     cdef int await_more(self) except -1:
         """All that was complete is answered: wait for the rest of what has begun, or for the next request."""
-        cdef object state
+        cdef int stage
         if self.eof:
             self.close()
             return 0
         if not self.reading:
             self.reading = True
             self.transport.resume_reading()
-        state = self.parser.state
-        if state == IDLE:
+        stage = self.parser.stage()
+        if stage == AT_REST:
             return 0
         if self.parser.take_continue():
             self.transport.write(CONTINUE)
-        if state == BODY:
+        if stage == IN_BODY:
             return self.watch(BODY_STALL_S)
         if not self.watched:
             return self.watch(HEAD_TIMEOUT_S)
@@ -166,19 +166,23 @@ cdef class Connection:
 
     cdef int hold_back(self) except -1:
         """What piles up behind an answer that is not there yet is bounded."""
-        if self.reading and self.parser.buffered_bytes > PIPELINED_LIMIT_BYTES:
+        cdef Py_ssize_t held_bytes = self.parser.held_bytes()
+        if held_bytes and self.reading and held_bytes > PIPELINED_LIMIT_BYTES:
             self.reading = False
             self.transport.pause_reading()
         return 0
 
     cdef int write(self, Request request, object answer) except -1:
         cdef bint keep_alive = request.keep_alive and not self.draining
-        cdef object extra = STAYS_OPEN if keep_alive and request.minor_version == 0 else b""
-        cdef object status = answer.status
+        cdef bytes extra = STAYS_OPEN if keep_alive and request.minor_version == 0 else b""
+        cdef int status = answer.status
+        cdef bytes body = answer.body, content_type = answer.content_type
+        if body is None or content_type is None:
+            raise TypeError("an answer's body and content type are bytes")
         if status == 200:
-            self.transport.write(build_reply(answer.body, keep_alive, answer.content_type, extra))
+            self.transport.write(replied(body, keep_alive, content_type, extra))
         else:
-            self.transport.write(build_status(status, keep_alive, extra, answer.body, answer.content_type))
+            self.transport.write(build_status(status, keep_alive, extra, body, content_type))
         return 0 if keep_alive else self.linger()
 
     cdef int refuse(self, int status) except -1:

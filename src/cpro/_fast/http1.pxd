@@ -5,6 +5,10 @@ from libc.stdint cimport uint8_t, uint32_t
 from cpro._fast.http1_message cimport Field, Message, MessageParser
 
 
+cdef enum:
+    AT_REST, IN_HEAD, IN_BODY       # of a request: nothing of a next one is here; its head isn't complete; its body isn't
+
+
 cdef class Request(Message):
     pass
 
@@ -14,6 +18,8 @@ cdef class Response(Message):
 
 
 cdef class RequestParser(MessageParser):
+    cdef int stage(self) noexcept
+    cdef Py_ssize_t held_bytes(self) noexcept
     cdef int on_target(self, Message m, const uint8_t *p, uint32_t start, uint32_t end) except -1
     cdef int on_absolute(self, Message m, const uint8_t *p, uint32_t start, uint32_t end) except -1
 
@@ -29,3 +35,5 @@ cdef class ResponseParser(MessageParser):
 
 
 cdef bytes forwarded(Request request, bytes head_prefix, tuple drop)
+
+cdef bytes replied(bytes body, bint keep_alive, bytes content_type, bytes extra)

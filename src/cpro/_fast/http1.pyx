@@ -22,9 +22,9 @@ from cpro._fast.http1_message cimport (
     Field, Message, MessageParser, host_and_port, same_name, spells, target_end, token_end,
 )
 
-IDLE = 0
-HEAD = 1
-BODY = 2
+IDLE = AT_REST
+HEAD = IN_HEAD
+BODY = IN_BODY
 
 
 @cython.final
@@ -96,15 +96,21 @@ cdef class RequestParser(MessageParser):
 
     @property
     def state(self) -> int:
+        return self.stage()
+
+    cdef int stage(self) noexcept:
         if self.phase == PHASE_LENGTH or self.phase == PHASE_CHUNKS:
-            return BODY
+            return IN_BODY
         if self.phase == PHASE_START:
             self.skip_empty_line()
-            return HEAD if self.start < self.end else IDLE
-        return HEAD
+            return IN_HEAD if self.start < self.end else AT_REST
+        return IN_HEAD
 
     @property
     def buffered_bytes(self) -> int:
+        return self.held_bytes()
+
+    cdef Py_ssize_t held_bytes(self) noexcept:
         return self.end - self.start + (self.chunks.used if self.chunks is not None else 0)
 
     def take_rest(self) -> bytes:
@@ -433,6 +439,10 @@ cdef bytes forwarded(Request request, bytes head_prefix, tuple drop):
 def build_reply(
     bytes body not None, bint keep_alive=True, bytes content_type not None=b"application/json", bytes extra not None=b"",
 ):
+    return replied(body, keep_alive, content_type, extra)
+
+
+cdef bytes replied(bytes body, bint keep_alive, bytes content_type, bytes extra):
     cdef char[SIZE_TEXT] text
     cdef Py_ssize_t size
     cdef int digits
