@@ -175,3 +175,35 @@ class Segment:
             found.append((body[0], body[1:]))
             at += 8 + size
         return found
+
+
+@dataclass
+class Damage:
+    """What a reader passed over."""
+
+    places: int = 0
+    bytes: int = 0
+
+
+def good_records(data: bytes, name: bytes, limit: int, damage: Damage) -> list[tuple[int, bytes]]:
+    """The good records before `limit` in the file `data` of the segment `name`, passing over what is bad.
+
+    Behind a bad one every later place is tried. Without the budget that ends the search in a segment made to be slow.
+    """
+    found, at, seed = [], START, crc32c(name)
+
+    def good(at: int) -> bytes | None:
+        size, check = struct.unpack_from("<II", data, at) if at <= limit - 9 else (0, 0)
+        body = data[at + 8 : at + 8 + size]
+        return body if 0 < size <= limit - at - 8 and crc32c(body, seed) == check else None
+
+    while at < limit:
+        if (body := good(at)) is not None:
+            found.append((body[0], body[1:]))
+            at += 8 + len(body)
+            continue
+        after = next((place for place in range(at + 1, limit - 8) if good(place)), limit)
+        damage.places += 1
+        damage.bytes += after - at
+        at = after
+    return found

@@ -494,24 +494,22 @@ cdef class SegmentReader:
         return False
 
     cdef uint64_t _skip(self, uint64_t offset, uint64_t limit) noexcept nogil:
-        """Where to go on behind a bad record: where its length says, if a good one or the end is there; else at the
-        next place where a good one starts. What a user wrote can't be one (the seed), but could look like many."""
+        """Where to go on behind a bad record: at the next place where a good one starts, else at the limit.
+
+        What a user wrote can't be one (the seed), but may look like many, each of which costs a checksum: when that
+        becomes too much, only the place is tried that the bad one's own length names."""
         cdef Record record
         cdef uint32_t length = 0
         cdef uint64_t budget = self.size * RESYNC_ROUNDS
         cdef uint64_t at
-        if limit - offset < SHORTEST_RECORD:
-            return limit
-        memcpy(&length, self.memory + offset, 4)
-        at = offset + RECORD_HEAD + length
-        if length and (at == limit or self._is_good(at, limit, &record)):
-            return at
-        for at in range(offset + 1, limit - SHORTEST_RECORD + 1):
+        for at in range(offset + 1, max(limit, <uint64_t>SHORTEST_RECORD) - SHORTEST_RECORD + 1):
             memcpy(&length, self.memory + at, 4)
             if length == 0 or length > limit - at - RECORD_HEAD:
                 continue
             if length > budget:
-                return limit
+                memcpy(&length, self.memory + offset, 4)
+                at = offset + RECORD_HEAD + length
+                return at if self._is_good(at, limit, &record) else limit
             budget -= length
             if self._is_good(at, limit, &record):
                 return at
