@@ -107,6 +107,8 @@ FLOORS = {
         "_fast.forward",
         "_fast.http1",
     },
+    "analytics.recovery": {"errors", "_fast.journal"},
+    "analytics.segments": {"errors", "clock", "analytics.recovery", "analytics.schema", "_fast.journal"},
     "extension": {"config", "errors", "operation"},
     "hookspecs": {"extension"},
     "plugins": {

@@ -135,9 +135,10 @@ cdef class Segment:
 
     @classmethod
     def create(cls, path, uint64_t size, uint32_t version):
-        """A new file with room for `size` bytes, locked, on the disk, under its name only when it is complete.
+        """A new file with room for `size` bytes, locked, under its name only when it is complete.
 
-        StoreError: it can't be made; then nothing is left of it."""
+        It is on the disk after the first `sync` that has something to write. StoreError: it can't be made; then
+        nothing is left of it."""
         cdef Segment segment = cls.__new__(cls)
         unfinished = path + ".new"
         if not SMALLEST_SIZE <= size <= LARGEST_SIZE or size % PAGE:
@@ -151,7 +152,6 @@ cdef class Segment:
             except BaseException:
                 os.unlink(unfinished)
                 raise
-            sync_folder(os.path.dirname(path))
         except OSError as fault:
             raise StoreError(f"can't create {path}: {fault.strerror}") from fault
         return segment
@@ -172,7 +172,6 @@ cdef class Segment:
         self.marks = <Marks*>(self.memory + MARKS_AT)
         self.end = self.synced = HEADER_SPAN
         store_u64(&self.marks.committed, self.end)
-        os.fsync(self.fd)
 
     cdef int open_memory(self) except -1:
         if self.memory == NULL:
@@ -191,9 +190,13 @@ cdef class Segment:
         return facts.st_nlink > 0 and <uint64_t>facts.st_size >= self.size and not is_broken(self.guard)
 
     def populate(self, uint64_t ahead_bytes):
-        """Make the pages of the next `ahead_bytes` writable now, so that no append has to wait for the file system."""
+        """Make the pages of the next `ahead_bytes` writable now, so that no append has to wait for the file system.
+
+        Does nothing while more than half of them are."""
         cdef uint64_t first, end
         self.open_memory()
+        if self.populated > self.end + ahead_bytes // 2:
+            return
         first = max(self.populated, self.end // PAGE * PAGE)
         end = min(self.size, (self.end + ahead_bytes + PAGE - 1) // PAGE * PAGE)
         if end > first:
@@ -202,9 +205,9 @@ cdef class Segment:
             self.populated = end
 
     def sync(self):
-        """Write what was appended since the last time to the disk, then the marks. False: there was nothing.
+        """Write what was appended since the last time to the disk, then the marks; the first time also the file's name.
 
-        StoreError: the disk failed; as much is tried again the next time."""
+        False: there was nothing to write. StoreError: the disk failed; as much is tried again the next time."""
         cdef uint64_t first, end
         cdef int fault = 0
         self.open_memory()
@@ -218,6 +221,8 @@ cdef class Segment:
             populate_pages(self.memory + end // PAGE * PAGE, PAGE if end < self.size else 0)
         if fault:
             raise StoreError(f"can't sync {self.path}: {os.strerror(fault)}")
+        if self.synced == HEADER_SPAN:
+            sync_folder(os.path.dirname(self.path))
         self.synced = end
         return True
 
@@ -248,12 +253,15 @@ def cut(fd, uint64_t end):
 
 
 def sync_folder(path):
-    """Names of new files in it are on the disk then."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """The names in it are on the disk then. StoreError: the disk failed, or it is gone."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as fault:
+        raise StoreError(f"can't sync {path}: {fault.strerror}") from fault
 
 
 @cython.auto_pickle(False)
@@ -301,6 +309,11 @@ cdef class Journal:
         """The spare segment, which is not to be used now; None if there is none."""
         spare, self.spare = self.spare, None
         return spare
+
+    def detach(self):
+        """Go on nowhere, and wake nobody any more: what is appended from now on drops."""
+        self.switch(None)
+        self.wake_fd = -1
 
     cdef bint take_spare(self) except -1:
         """The spare one becomes the current one: once per segment, so telling its maker may cost a system call."""
