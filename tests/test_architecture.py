@@ -109,6 +109,8 @@ FLOORS = {
     },
     "analytics.recovery": {"errors", "_fast.journal"},
     "analytics.segments": {"errors", "clock", "analytics.recovery", "analytics.schema", "_fast.journal"},
+    "analytics.batch": {"analytics.arrow", "analytics.schema", "_fast.nativeblock"},
+    "analytics.arrow": {"analytics.schema", "_fast.nativeblock"},
     "extension": {"config", "errors", "operation"},
     "hookspecs": {"extension"},
     "plugins": {
