@@ -9,6 +9,7 @@ class Command:
     @property
     def fault(self) -> int:
         """0, BAD_REQUEST or MALFORMED (of `commands`); with BAD_REQUEST `id` is good (and > 0), else nothing is."""
+        """0, or BAD_REQUEST or MALFORMED of `commands`. With BAD_REQUEST `id` is good (and > 0), nothing else is."""
     @property
     def encoded(self) -> bytes | None:
         """What must be forwarded instead of the span, because the span is ambiguous. None: the span as it is."""
