@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpro._fast.replies import Reply, build_error_reply, build_replaced_session, parse_replies
+from cpro._fast.replies import Reply, build_connect, build_error_reply, parse_replies
 from tests.support.protobuf import delimited, field
 
 CONNECT = (
@@ -124,12 +124,12 @@ def test_error_replies_have_numbers_of_32_bits(command_id, code):
 
 def test_sessions_are_replaced_and_nothing_else():
     r = only(CONNECT)
-    assert build_replaced_session(r, None, None) == CONNECT
-    replaced = build_replaced_session(r, 'a"b', "n2")
+    assert build_connect(r, None, None) == CONNECT
+    replaced = build_connect(r, 'a"b', "n2")
     assert replaced == CONNECT.replace(b'"s1"', b'"a\\"b"').replace(b'"n1"', b'"n2"')
     assert (only(replaced).session, only(replaced).node) == ('a"b', "n2")
     without = b'{"id":1,"connect":{"client":"c1"}}'
-    assert build_replaced_session(only(without), "s", "n") == without
+    assert build_connect(only(without), "s", "n") == without
 
 
 def test_sessions_are_replaced_in_protobuf():
@@ -138,13 +138,39 @@ def test_sessions_are_replaced_in_protobuf():
         return delimited(field(1, 1) + field(5, result))
 
     r = only(reply(b"s1", b"n1"), protobuf=True)
-    assert build_replaced_session(r, "s" * 300, None) == reply(b"s" * 300, b"n1")
-    assert build_replaced_session(r, None, "n2") == reply(b"s1", b"n2")
+    assert build_connect(r, "s" * 300, None) == reply(b"s" * 300, b"n1")
+    assert build_connect(r, None, "n2") == reply(b"s1", b"n2")
     assert r.subs == ["news"]
 
 
 def test_only_connect_replies_have_sessions():
     with pytest.raises(ValueError, match="connect"):
-        build_replaced_session(only(b'{"id":1,"subscribe":{}}'), "s", "n")
+        build_connect(only(b'{"id":1,"subscribe":{}}'), "s", "n")
     with pytest.raises(TypeError, match="parse_replies"):
         Reply()
+
+
+@pytest.mark.parametrize(
+    ("before", "data", "after"),
+    [
+        (b',"data":{"a":[1,{"b":"}"}]}', b"[2]", b',"data":[2]'),
+        (b',"data":{"a":1}', b"", b""),
+        (b"", b"[2]", b""),
+    ],
+)
+def test_the_data_of_a_connect_reply_can_be_replaced_and_taken_out(before: bytes, data: bytes, after: bytes):
+    line = b'{"id":1,"connect":{"client":"c","version":"v"%s,"ping":25}}'
+    assert build_connect(only(line % before), data=data) == line % after
+
+
+def test_the_data_of_a_connect_reply_in_protobuf_can_be_replaced_and_taken_out():
+    def reply(data: bytes) -> bytes:
+        field = b"\x2a" + bytes([len(data)]) + data if data else b""
+        result = b"\x0a\x01c" + field + b"\x38\x19"
+        body = b"\x08\x01\x2a" + bytes([len(result)]) + result
+        return bytes([len(body)]) + body
+
+    (r,) = parse_replies(reply(b"old"), True)
+    assert r.data == b"old"
+    assert build_connect(r, data=b"newer") == reply(b"newer")
+    assert build_connect(r, data=b"") == reply(b"")

@@ -8,7 +8,6 @@ class Command:
         """Span in the payload: JSON the line without its LF, Protobuf the message with its length in front."""
     @property
     def fault(self) -> int:
-        """0, BAD_REQUEST or MALFORMED (of `commands`); with BAD_REQUEST `id` is good (and > 0), else nothing is."""
         """0, or BAD_REQUEST or MALFORMED of `commands`. With BAD_REQUEST `id` is good (and > 0), nothing else is."""
     @property
     def encoded(self) -> bytes | None:
