@@ -8,12 +8,19 @@ import hashlib
 import sys
 from pathlib import Path
 
+from cpro._fast.wsframe import BINARY, CLOSE, TEXT, build_frame
+from tests.e2e.centrifugo.test_wire_quirks import PROTOBUF_QUIRKS, QUIRKS
 from tests.fuzz.cuts import setup
+from tests.fuzz.targets.commands import PROTOBUF
+from tests.fuzz.targets.frames import PROTOBUF as FRAMES_OF_PROTOBUF
 from tests.fuzz.targets.response import CLOSES, IS_HEAD
 from tests.unit.test_http1_responses import OK
 from tests.unit.test_http1_responses import REFUSED as REFUSED_RESPONSES
 from tests.unit.test_http1_smuggling import CHUNKED, H
 from tests.unit.test_http1_smuggling import REFUSED as REFUSED_REQUESTS
+from tests.unit.test_wsframe import CLOSES as GOOD_CLOSES
+from tests.unit.test_wsframe import GOOD, WRONG, masked
+from tests.unit.test_wsframe_server import FAULTS, MERE_PROTOBUF, MERE_PUSHES, TELLING, TELLING_PROTOBUF
 
 SMALLEST_LIMITS = 3
 DECODED_BY_MSGSPEC = ("event", "answer")
@@ -108,6 +115,32 @@ ANSWERS = {
     "not-json": b"<html>",
     "not-utf-8": b'{"result":{"user":"\xff"}}',
 }
+CONNECT_REPLY = b'{"id":1,"connect":{"client":"c","subs":{"a":{}},"ping":25,"pong":true,"session":"s","node":"n"}}'
+
+
+def frames() -> dict[str, bytes]:
+    """What clients and servers send, and what neither may."""
+    sent = {name: b"".join(pieces) for name, (pieces, _) in GOOD.items()}
+    sent |= {f"bad-{name}": b"".join(pieces) for name, (pieces, *_) in WRONG.items()}
+    sent |= {f"close-{name}": masked(CLOSE, payload) for name, (payload, *_) in GOOD_CLOSES.items()}
+    sent |= {f"json-{n}": build_frame(TEXT, payload) for n, payload in enumerate(MERE_PUSHES + TELLING)}
+    sent |= {f"server-{name}": frame for name, frame in FAULTS.items()}
+    return {name.replace(" ", "-"): frame for name, frame in sent.items() if len(frame) < 400}
+
+
+def frames_of_protobuf() -> dict[str, bytes]:
+    payloads = enumerate(MERE_PROTOBUF + TELLING_PROTOBUF)
+    return {f"protobuf-{n}": setup(FRAMES_OF_PROTOBUF) + build_frame(BINARY, payload) for n, payload in payloads}
+
+
+def commands() -> dict[str, bytes]:
+    json_lines = {f"json-{n}": b"\0" + line.encode() for n, line in enumerate(QUIRKS)}
+    json_lines["two"] = b"\0" + QUIRKS[4].encode() + b"\n" + QUIRKS[5].encode() + b"\n"
+    json_lines["connect"] = b'\0{"id":1,"connect":{"token":"t","flag":1,"dict":"d","headers":{"a":"b"},"name":"n"}}'
+    json_lines |= {f"reply-{n}": b"\0" + line for n, line in enumerate([*MERE_PUSHES, *TELLING, CONNECT_REPLY])}
+    protobuf = {name.replace(" ", "-"): bytes([PROTOBUF]) + data for name, data in PROTOBUF_QUIRKS.items()}
+    replies = enumerate(MERE_PROTOBUF + TELLING_PROTOBUF)
+    return json_lines | protobuf | {f"protobuf-reply-{n}": bytes([PROTOBUF]) + data for n, data in replies}
 
 
 def seeds() -> dict[str, dict[str, bytes]]:
@@ -122,6 +155,8 @@ def seeds() -> dict[str, dict[str, bytes]]:
         | {f"{name}-to-head": setup(IS_HEAD) + data for name, data in RESPONSES.items()},
         "event": {f"{name}-{flags}": bytes([flags]) + b for name, b in EVENTS.items() for flags in event_flags(name)},
         "answer": ANSWERS,
+        "frames": cuts_of(frames()) | frames_of_protobuf(),
+        "commands": commands(),
     }
 
 

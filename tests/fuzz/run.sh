@@ -7,7 +7,7 @@
 # (LD_PRELOAD), and PYTHONMALLOC=malloc lets it watch over every bytes object. Python itself leaks on purpose.
 set -eu
 cd "$(dirname "$0")/../.."
-targets=${FUZZ_TARGETS:-request response forward event answer}
+targets=${FUZZ_TARGETS:-request response forward event answer frames commands}
 
 if ! command -v clang >/dev/null; then
     root=""
@@ -40,7 +40,11 @@ fi
 
 found=0
 for target in $targets; do
-    case $target in event | answer) words=json ;; *) words=http ;; esac
+    case $target in
+        event | answer) words=json ;;
+        commands | frames) words=client ;;
+        *) words=http ;;
+    esac
     mkdir -p "$work/$target"
     if sanitized tests.fuzz.engine "$target" -max_total_time="${1:-60}" -max_len=1024 -timeout=10 -rss_limit_mb=2048 \
         -dict="tests/fuzz/dictionaries/$words.dict" -artifact_prefix="$work/found-$target-" \

@@ -1,11 +1,14 @@
 """The plain-Python twin of how Centrifugo reads JSON commands: its decoder (segmentio/encoding), then its dispatcher.
 
-`read_line` is what one line means to Centrifugo. It merges what comes twice and folds keys letter by letter, as Go's
-`unicode.SimpleFold` goes: one step along the circle of letters that are the same, so that in a key which is not all
-ASCII `s` becomes the long one and `k` the Kelvin sign, and match nothing.
+`read_line` is what one line means to Centrifugo, `compare` holds the real reader to it. The twin merges what comes
+twice and folds keys letter by letter, as Go's `unicode.SimpleFold` goes: one step along the circle of letters that are
+the same, so that in a key which is not all ASCII `s` becomes the long one and `k` the Kelvin sign, and match nothing.
 """
 
 from typing import Any, NamedTuple
+
+from cpro._fast.command import Command
+from cpro._fast.commands import BAD_REQUEST, MALFORMED, parse_commands
 
 KINDS = (
     *("connect", "ping", "subscribe", "unsubscribe", "publish", "presence", "presence_stats", "history"),
@@ -292,3 +295,65 @@ def operation(kind: str, request: dict[str, Any]) -> str:
 def lines_of(payload: bytes) -> list[bytes]:
     """A LF at the end ends the last line; nothing at all is one bad line."""
     return payload.removesuffix(b"\n").split(b"\n")
+
+
+DEFAULTS = {str: "", bool: False, bytes: 0}
+
+
+def meaning_of(line: bytes) -> Meaning | None:
+    try:
+        return read_line(line)
+    except GoRefuses:
+        return None
+
+
+def compare(payload: bytes) -> None:
+    """Raises AssertionError where a command could get past the limits, or would be refused for nothing."""
+    commands = parse_commands(payload, False)
+    lines = lines_of(payload)
+    for number, command in enumerate(commands):
+        assert payload[command.start : command.end] == lines[number]
+        meaning = meaning_of(lines[number])
+        if command.fault:
+            compare_fault(command, meaning)
+            if command.fault == MALFORMED:
+                assert number == len(commands) - 1
+                return
+            continue
+        assert meaning is not None
+        assert meaning.is_plain
+        compare_meaning(command, meaning)
+        if command.encoded is not None:
+            (again,) = parse_commands(command.encoded, False)
+            assert (again.fault, again.encoded) == (0, None)
+            compare_meaning(again, meaning)
+            assert read_line(command.encoded) == meaning
+    assert len(commands) == len(lines)
+
+
+def compare_fault(command: Command, meaning: Meaning | None) -> None:
+    if meaning is None:
+        assert command.fault == MALFORMED
+        return
+    assert not meaning.is_plain
+    if command.fault == BAD_REQUEST:
+        assert command.id > 0
+
+
+def compare_meaning(command: Command, meaning: Meaning) -> None:
+    assert (command.kind, command.id) == (meaning.kind, meaning.id)
+    if meaning.kind in ("pong", "none"):
+        return
+    request = dict(meaning.request)
+    if meaning.kind == "connect":
+        wants = bool(request.get("flag", 0) & 1 or request.get("dict"))
+        assert command.wants_dictionary == wants
+        assert command.has_headers == (request.get("headers") is not None)
+    for name in {"channel", "token", "data", "name", "version", "flag", "type", "phase", "cursor", "limit", "recover"}:
+        expected = request.get(name, DEFAULTS.get(kind_of(name), 0))
+        assert getattr(command, "data_size" if name == "data" else name) == expected, name
+    assert command.method == request.get("method", "")
+
+
+def kind_of(name: str) -> object:
+    return next(shape[name] for shape in REQUESTS.values() if name in shape)

@@ -5,69 +5,8 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpro._fast.commands import BAD_REQUEST, MALFORMED, parse_commands
-from tests.oracle.commands import REQUESTS, SHAPE, GoRefuses, Meaning, lines_of, read_line
-
-DEFAULTS = {str: "", bool: False, bytes: 0}
-
-
-def meaning_of(line: bytes) -> Meaning | None:
-    try:
-        return read_line(line)
-    except GoRefuses:
-        return None
-
-
-def compare(payload: bytes) -> None:
-    """Raises AssertionError where a command could get past the limits, or would be refused for nothing."""
-    commands = parse_commands(payload, False)
-    lines = lines_of(payload)
-    for number, command in enumerate(commands):
-        assert payload[command.start : command.end] == lines[number]
-        meaning = meaning_of(lines[number])
-        if command.fault:
-            compare_fault(command, meaning)
-            if command.fault == MALFORMED:
-                assert number == len(commands) - 1
-                return
-            continue
-        assert meaning is not None
-        assert meaning.is_plain
-        compare_meaning(command, meaning)
-        if command.encoded is not None:
-            (again,) = parse_commands(command.encoded, False)
-            assert (again.fault, again.encoded) == (0, None)
-            compare_meaning(again, meaning)
-            assert read_line(command.encoded) == meaning
-    assert len(commands) == len(lines)
-
-
-def compare_fault(command, meaning: Meaning | None) -> None:
-    if meaning is None:
-        assert command.fault == MALFORMED
-        return
-    assert not meaning.is_plain
-    if command.fault == BAD_REQUEST:
-        assert command.id > 0
-
-
-def compare_meaning(command, meaning: Meaning) -> None:
-    assert (command.kind, command.id) == (meaning.kind, meaning.id)
-    if meaning.kind in ("pong", "none"):
-        return
-    request = dict(meaning.request)
-    if meaning.kind == "connect":
-        wants = bool(request.get("flag", 0) & 1 or request.get("dict"))
-        assert command.wants_dictionary == wants
-        assert command.has_headers == (request.get("headers") is not None)
-    for name in {"channel", "token", "data", "name", "version", "flag", "type", "phase", "cursor", "limit", "recover"}:
-        expected = request.get(name, DEFAULTS.get(kind_of(name), 0))
-        assert getattr(command, "data_size" if name == "data" else name) == expected, name
-    assert command.method == request.get("method", "")
-
-
-def kind_of(name: str) -> object:
-    return next(shape[name] for shape in REQUESTS.values() if name in shape)
+from cpro._fast.commands import BAD_REQUEST, parse_commands
+from tests.oracle.commands import REQUESTS, SHAPE, compare
 
 
 def escaped(key: str, at: int) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 CORPUS = Path(__file__).parent.parent / "fuzz" / "corpus"
-TARGETS = ("request", "response", "forward", "event", "answer")
+TARGETS = ("request", "response", "forward", "event", "answer", "frames", "commands")
 FILES = [path for target in TARGETS for path in sorted((CORPUS / target).iterdir())]
 
 
