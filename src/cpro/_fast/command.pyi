@@ -16,7 +16,10 @@ class Command:
     def kind(self) -> str:
         """connect, ping, subscribe, unsubscribe, publish, map_publish, map_remove, presence, presence_stats, history,
         rpc, send, refresh, sub_refresh, track, untrack; `pong` for whatever has no id and isn't a send;
-        `none` for an id without a request (like `ping`, Centrifugo disconnects 3501 for it). Interned."""
+        `none` for an id without a request (like `ping`, Centrifugo disconnects 3501 for it). Interned.
+
+        track and untrack are what `type` says. Centrifugo heeds it where the channel is subscribed to as a shared poll
+        (`type` 4) and takes it for a sub_refresh elsewhere: so must the door, or limits are got around by it."""
     @property
     def id(self) -> int:
         """0..2**32-1. 0 is good for pongs and sends only."""

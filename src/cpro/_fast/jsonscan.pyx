@@ -7,7 +7,7 @@ whoever reads on that trips over `nullx`. And what isn't UTF-8 in a string is no
 Nothing is owned here, and nothing allocated but texts. Work is linear; nesting costs a bit per level, on the stack.
 """
 
-from cpython.unicode cimport PyUnicode_DecodeASCII
+from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
@@ -307,6 +307,11 @@ cdef str text_of(const uint8_t *p, const Text *text):
     cdef list runes
     if text.how == STRING_PLAIN:
         return PyUnicode_DecodeASCII(<const char *>p + text.start, text.end - text.start, NULL)
+    if text.how == STRING_NOT_ASCII:
+        try:
+            return PyUnicode_DecodeUTF8(<const char *>p + text.start, text.end - text.start, NULL)
+        except UnicodeDecodeError:
+            pass                    # Python and Go replace what is wrong by different numbers of U+FFFD
     runes = []
     while at < text.end:
         runes.append(chr(next_rune(p, &at, text.end)))

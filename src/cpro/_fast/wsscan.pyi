@@ -27,8 +27,8 @@ class ServerScan:
         them with no message under way: there the door may insert frames of its own. -1: nowhere.
 
         0: the data began between messages, and none has ended in them since. len(data): insert behind them.
-        While holding: -1 unless it is len(data); the door inserts behind the raw of any event that is no control
-        frame, or anywhere between events when no message is under way."""
+        Of no use while holding: there the door writes frames of its own between the `raw` of one event and the next,
+        or behind the last one; they come in whole messages, and a control frame before the message it interrupts."""
     @property
     def is_between_messages(self) -> bool:
         """The data fed last ended with a whole message: frames of the door's own may follow at once."""
