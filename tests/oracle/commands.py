@@ -323,12 +323,33 @@ def compare(payload: bytes) -> None:
         assert meaning is not None
         assert meaning.is_plain
         compare_meaning(command, meaning)
+        assert is_canonical(lines[number] if command.encoded is None else command.encoded)
         if command.encoded is not None:
             (again,) = parse_commands(command.encoded, False)
             assert (again.fault, again.encoded) == (0, None)
             compare_meaning(again, meaning)
             assert read_line(command.encoded) == meaning
     assert len(commands) == len(lines)
+
+
+def is_canonical(line: bytes) -> bool:
+    """One object, nothing behind it, and all that means something to Centrifugo in its proper spelling."""
+    parser = Parser(line)
+    parser.space()
+    value = parser.value()
+    parser.space()
+    if parser.at < len(line):
+        return False
+    return all(is_proper(member, SHAPE) and is_proper_request(member) for member in value or ())
+
+
+def is_proper_request(member: Member) -> bool:
+    shape = REQUESTS.get(member.key)
+    return shape is None or all(is_proper(inner, shape) for inner in member.value or ())
+
+
+def is_proper(member: Member, shape: dict) -> bool:
+    return member.key in shape or generous_fold(member.key) not in shape
 
 
 def compare_fault(command: Command, meaning: Meaning | None) -> None:

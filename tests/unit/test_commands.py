@@ -155,6 +155,12 @@ def test_forwarded_as_they_came_in_protobuf():
     assert build_payload(with_tail, parse_commands(with_tail, True), True) == payload
 
 
+@pytest.mark.parametrize("rest", [b" x", b"}", b'{"id":2,"publish":{}}', b"\0"])
+def test_what_is_behind_a_command_is_cut_off(rest):
+    assert only(b' {"id":1,"rpc":{}} ' + rest).encoded == b'{"id":1,"rpc":{}}'
+    assert only(b' {"id":1,"rpc":{}}\t\r ').encoded is None
+
+
 def test_rewritten_keys_are_forwarded():
     payload = b'{"ID":1,"Rpc":{"\\u006dethod":"m","Data":{"ID":1}}} x\n{"id":2,"rpc":{}}'
     first, second = parse_commands(payload, False)
