@@ -84,13 +84,13 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(st.lists(LINES, max_size=3), st.booleans())
 def test_every_line_means_the_same_or_is_refused(lines, ends):
     compare(("\n".join(lines) + "\n" * ends).encode())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(commands(), st.integers(0, 400), st.integers(0, 255))
 def test_a_byte_changed_means_the_same_or_is_refused(line, at, byte):
     data = bytearray(line.encode())
