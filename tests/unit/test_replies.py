@@ -90,8 +90,16 @@ def test_what_cannot_be_read_is_other(line):
 
 def test_protobuf_that_cannot_be_read():
     assert [r.kind for r in parse_replies(b"\x02\x08\x80\x00", True)] == ["other", "ping"]
-    assert [r.kind for r in parse_replies(b"\x00\x05\x08", True)] == ["ping"]
+    assert [r.kind for r in parse_replies(b"\x00\x05\x08", True)] == ["ping", "other"]
     assert parse_replies(b"\xff" * 11, True) == []
+
+
+@pytest.mark.parametrize("size", range(12, 40))
+def test_of_what_is_cut_off_the_id_is_read(size):
+    line = b'{"id":7,"history":{"publications":[{"data":{"text":"abc"}}]}}'
+    message = delimited(field(1, 7) + field(11, field(1, field(4, b"x" * 60))))
+    assert [(r.kind, r.id) for r in parse_replies(line[:size], False)] == [("other", 7)]
+    assert [(r.kind, r.id) for r in parse_replies(message[:size], True)] == [("other", 7)]
 
 
 def test_error_replies_are_spelt_as_centrifugo_does():

@@ -143,7 +143,7 @@ FAULTS = {
     "control frame that is long or fragmented": b"\x09\x00",
     "continuation of nothing": b"\x80\x00",
     "message within a message": b"\x01\x00\x81\x00",
-    "message is too long": b"\x81\x7f" + (LIMIT + 1).to_bytes(8),
+    "message is too long": b"\x81\x7f" + ((1 << 63) + 1).to_bytes(8),
 }
 
 
@@ -155,6 +155,25 @@ def test_a_server_that_breaks_the_rules(fault, holds):
     assert event.payload == b"{}"
     assert scan.fault == fault
     assert scan.feed(build_frame(TEXT, b"{}")) is None
+
+
+def test_of_a_longer_message_the_beginning_is_told():
+    line = b'{"id":7,"history":{"publications":[' + b"1," * LIMIT + b"1]}}"
+    frame = build_frame(TEXT, line)
+    for pieces in ([frame], [frame[:50], frame[50:]], [frame[i : i + 1] for i in range(len(frame))]):
+        scan = passing()
+        events = [event for piece in pieces for event in scan.feed(piece) or ()]
+        assert [event.payload for event in events] == [line[:LIMIT]]
+        assert (scan.fault, scan.is_between_messages) == ("", True)
+    push = build_frame(TEXT, PUB[:-2] + b" " * LIMIT + b"}}")
+    assert passing().feed(push) is None
+
+
+def test_a_longer_message_cannot_be_held():
+    scan = ServerScan(False, LIMIT)
+    assert scan.feed(build_frame(TEXT, b"a" * LIMIT))[0].payload == b"a" * LIMIT
+    assert scan.feed(build_frame(TEXT, b"a" * (LIMIT + 1))) is None
+    assert scan.fault == "message is too long"
 
 
 def test_a_length_of_64_bits_is_too_long():

@@ -74,8 +74,8 @@ class Reply:
 def parse_replies(payload: bytes, protobuf: bool) -> list[Reply]:
     """What a message says, in order, without pushes of publications, joins, leaves and messages.
 
-    What can't be read (a newer protocol, a broken server) is `other`; a Protobuf payload whose lengths don't fit ends
-    there. Keys are those that Centrifugo writes, in their exact spelling. Never raises but MemoryError."""
+    What can't be read to its end (cut off by a limit, newer, broken) is `other`, with the `id` where that came before.
+    Keys are those that Centrifugo writes, in their exact spelling. Never raises but MemoryError."""
 
 def build_error_reply(command_id: int, code: int, message: str, temporary: bool, protobuf: bool) -> bytes:
     """JSON: one line without its LF; Protobuf: with its length in front. ValueError: an id or code beyond 32 bits."""

@@ -371,8 +371,9 @@ cdef list parse_messages(bytes payload):
     cdef Reply r
     while start < size:
         first = read_length(p, start, size, &length)
-        if first < 0 or length > <uint64_t>(size - first):
+        if first < 0:
             break
+        length = min(length, <uint64_t>(size - first))
         end = first + <Py_ssize_t>length
         if not is_mere_push_message(p, first, end):
             r = new_reply(payload, start, end, True)

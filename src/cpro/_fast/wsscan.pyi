@@ -15,11 +15,12 @@ class ServerScan:
     def __init__(
         self, protobuf: bool, max_message_bytes: int, holds: bool = True, allow_compressed: bool = False
     ) -> None:
-        """`max_message_bytes`: longest message that is inspected or held."""
+        """`max_message_bytes`: of a longer message that passes only so many bytes are given out (`parse_replies` finds
+        the id in them, and calls the reply `other`); while holding, a longer message is a fault."""
     def feed(self, data: bytes) -> list[Event] | None:
         """What `data` completes and the door should know, in order; None when there is nothing.
 
-        A server that breaks RFC 6455, or sends a longer message: `fault` is set, and everything fed from then on is
+        A server that breaks RFC 6455, or the limit while holding: `fault` is set, and everything fed from then on is
         passed over; the door drops both legs. Never raises but MemoryError."""
     @property
     def boundary(self) -> int:

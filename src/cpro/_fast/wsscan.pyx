@@ -5,8 +5,8 @@ each we look at the frame's head, at the first bytes of every line (a memchr per
 is all. No object is made, nothing is copied, and `feed` returns None.
 
 Ownership: only what did not come whole is gathered, in a block from malloc that doubles and goes with the message's
-end; while holding, also the frames themselves, as pieces of the input. The server is ours to trust with sizes, up to
-the limit, but not to get framing right: a fault ends the scan.
+end; while holding, also the frames themselves, as pieces of the input. Beyond the limit a message that passes is no longer
+gathered; one that would have to be held is a fault. A fault ends the scan.
 
 What is told apart by its first bytes is told apart as Centrifugo writes it (keys in the order of its struct, fields in
 the order of their numbers). In another order a publication is given out needlessly; nothing is ever left out.
@@ -183,16 +183,17 @@ cdef class ServerScan:
         if size < head:
             return 0
         length = length_in(p)
-        if length > <uint64_t>(size - head) or <int64_t>length > self.limit:
+        if length > <uint64_t>(size - head):
             return 0
         return head + <Py_ssize_t>length
 
     cdef Event told_message(self, const uint8_t *p, Py_ssize_t size):
         """The event of a frame that is a whole message; None for mere pushes."""
         cdef int head = size_of_head(p)
-        if not self.is_telling(p + head, size - head):
+        size = min(size - head, <Py_ssize_t>self.limit)
+        if not self.is_telling(p + head, size):
             return None
-        return new_event(p[0] & 0x0F, PyBytes_FromStringAndSize(<const char *>p + head, size - head))
+        return new_event(p[0] & 0x0F, PyBytes_FromStringAndSize(<const char *>p + head, size))
 
     cdef bint is_telling(self, const uint8_t *p, Py_ssize_t size) noexcept:
         return not (are_mere_push_messages(p, size) if self.protobuf else are_mere_push_lines(p, size))
@@ -233,7 +234,9 @@ cdef class ServerScan:
             self.fail("control frame that is long or fragmented")
         elif not is_control and (self.opcode == OP_CONTINUATION) != self.in_message:
             self.fail("message within a message" if self.in_message else "continuation of nothing")
-        elif not is_control and length > <uint64_t>(self.limit - self.message_size):
+        elif length > <uint64_t>INT64_MAX or (
+            self.holds and not is_control and length > <uint64_t>(self.limit - self.message_size)
+        ):
             self.fail("message is too long")
         else:
             self.remaining = <int64_t>length
@@ -244,7 +247,7 @@ cdef class ServerScan:
         return not self.fault
 
     cdef int take_payload(self, const uint8_t *p, Py_ssize_t size) except -1:
-        cdef Py_ssize_t need = self.message_size + size
+        cdef Py_ssize_t need
         cdef void *block
         self.remaining -= size
         if self.opcode >= OP_CLOSE:
@@ -252,6 +255,8 @@ cdef class ServerScan:
             self.control_size += <int>size
             return 0
         self.in_message = True
+        size = min(size, <Py_ssize_t>self.limit - self.message_size)
+        need = self.message_size + size
         if need > self.message_room:
             self.message_room = min(max(2 * need, <Py_ssize_t>FIRST_ROOM), <Py_ssize_t>self.limit)
             block = realloc(self.message, self.message_room)
