@@ -284,3 +284,17 @@ def test_publications_are_written_as_the_scan_expects(centrifugo):
                 pass
             centrifugo.api("publish", {"channel": "c", "data": {"text": 'a "quoted" one'}})
             assert parse_replies(socket.next_event().payload, protobuf) == []
+
+
+def test_untrack_is_a_refresh_where_there_is_no_shared_poll(centrifugo):
+    """So it must be charged as one: an untrack is never refused. Here it fails over its token, as a refresh does."""
+    outcomes = []
+    for type_ in (0, 1, 2):
+        with RawWebSocket(centrifugo.url) as socket:
+            socket.send_text(CONNECT + b'\n{"id":2,"subscribe":{"channel":"c"}}')
+            while 2 not in {reply.id for reply in parse_replies(socket.next_event().payload, False)}:
+                pass
+            line = b'{"id":3,"sub_refresh":{"channel":"c","token":"t","type":%d}}' % type_
+            outcomes.append(outcome(socket, line))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert outcomes[0][0] == "close"
