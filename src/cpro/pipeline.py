@@ -39,6 +39,8 @@ class Lane:
     """Told of every finished operation: verdict, reply, duration in ns."""
     admit_later: Callable[[Operation, Callable[[Verdict], None]], None] = never_waits
     """Charges an operation that `admit` could not decide; the verdict comes after this has returned."""
+    always: Reply | None = None
+    """The reply where it is the same to every operation that is admitted: `handle` isn't asked."""
     user_of: Callable[[Reply], str | None] | None = None
     """Set where only the answer names the user (a connect): it is charged then, or not at all on None."""
 
@@ -53,7 +55,9 @@ def run(lane: Lane, operation: Operation, request: object, respond: Respond) -> 
         return None
     if verdict is _REFUSED:
         return _finish(lane, operation, verdict, lane.refusal)
-    reply = lane.handle(operation, request, partial(_finish_later, lane, operation, verdict, respond))
+    reply = lane.always
+    if reply is None:
+        reply = lane.handle(operation, request, partial(_finish_later, lane, operation, verdict, respond))
     return None if reply is None else _finish(lane, operation, verdict, reply)
 
 

@@ -184,6 +184,8 @@ class ProxyDoor:
             handle=handle,
             refusal=SERVICE_UNAVAILABLE if by_centrifugo else TOO_MANY_REQUESTS,
             record=telling(self._recorder(name), fault_of(event), told),
+            record=_recording(record, fault) if observe is None else _recording_and_telling(record, fault, observe),
+            always=handle.reply if isinstance(handle, _Constant) else None,
             user_of=self._user_of if event == "connect" else None,
         )
 
@@ -220,17 +222,23 @@ def _without_upstream(kind: str, proxy: Proxy, identify: Handle | None) -> Handl
     """The handler of an event that no backend takes."""
     if kind == "connect":
         header = proxy.connect_user_header.lower().encode()
-        otherwise = identify or _constant(EMPTY)
+        otherwise = identify or _Constant(EMPTY)
         return partial(_connect_by_header, header, otherwise) if header else otherwise
     if proxy.without_upstream == "allow":
-        return _extend if kind in STARTED_BY_CENTRIFUGO else _constant(EMPTY_RESULT)
+        return _extend if kind in STARTED_BY_CENTRIFUGO else _Constant(EMPTY_RESULT)
     if kind in STARTED_BY_CENTRIFUGO:
-        return _constant(BAD_GATEWAY)
-    return _constant(NOT_AVAILABLE if kind == "rpc" else PERMISSION_DENIED)
+        return _Constant(BAD_GATEWAY)
+    return _Constant(NOT_AVAILABLE if kind == "rpc" else PERMISSION_DENIED)
 
 
-def _constant(reply: Reply) -> Handle:
-    return lambda operation, request, respond: reply
+class _Constant:
+    """A handler that says the same to everybody."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+
+    def __call__(self, operation: Operation, request: Request, respond: Respond) -> Reply:
+        return self.reply
 
 
 def _connect_by_header(
