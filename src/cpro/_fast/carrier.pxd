@@ -12,7 +12,7 @@ cdef class Depot:
     cdef public double sweep_at_s   # when the first idle one is closed, in the loop's time
     cdef public bint closing        # nothing may be idle
 
-    cpdef bint carry(self, Exchange exchange, double now_s) except -1
+    cdef bint try_carry(self, Exchange exchange, double now_s) except -1
     cdef int take_back(self, Carrier carrier) except -1
 
 

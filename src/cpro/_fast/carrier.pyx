@@ -40,7 +40,12 @@ cdef class Depot:
         self.waiting = waiting
         self.sweep_at_s = INFINITY
 
-    cpdef bint carry(self, Exchange exchange, double now_s) except -1:
+    def carry(self, Exchange exchange not None, double now_s):
+        return self.try_carry(exchange, now_s)
+
+    # -- within
+
+    cdef bint try_carry(self, Exchange exchange, double now_s) except -1:
         cdef Carrier carrier
         while self.idle:
             carrier = <Carrier>self.idle.pop()

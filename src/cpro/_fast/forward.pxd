@@ -12,7 +12,7 @@ cdef class Way:
     cdef readonly bint may_repeat
     cdef public object turn         # iterator of (endpoint, Depot), endless
 
-    cpdef send(self, Request request, object on_done)
+    cdef int start(self, Request request, object on_done) except -1
 
 
 cdef class Forward:

@@ -26,23 +26,27 @@ cdef class Way:
         self.exchanges = exchanges
         self.may_repeat = may_repeat
 
-    cpdef send(self, Request request, object on_done):
+    def send(self, Request request not None, on_done):
+        self.start(request, on_done)
+
+    # -- within
+
+    cdef int start(self, Request request, object on_done) except -1:
         cdef Exchanges exchanges = self.exchanges
         cdef Exchange exchange
         cdef Depot depot
         cdef double now_s
-        if request is None:
-            raise TypeError("there is no request to send")
         if exchanges.closing:
             exchanges.refuse(on_done)
-            return
+            return 0
         now_s = exchanges.loop_time()
         endpoint, target = next(self.turn)
         depot = target
         exchange = new_exchange(request, on_done, self, endpoint, self.may_repeat, now_s + exchanges.timeout_s)
         exchanges.add(exchange)
-        if not depot.carry(exchange, now_s):
+        if not depot.try_carry(exchange, now_s):
             depot.wait(exchange)
+        return 0
 
 
 @cython.auto_pickle(False)
@@ -61,7 +65,7 @@ cdef class Forward:
         errand.forward = self
         errand.respond = respond
         errand.sent_ns = self.clock()
-        self.way.send(request, errand)
+        self.way.start(request, errand)
 
     cdef int conclude(self, object respond, int64_t sent_ns, object outcome) except -1:
         cdef object reply = None
