@@ -76,8 +76,11 @@ class Loop:
 
 
 @pytest.fixture
-def door(request, tmp_path):
-    """The proxy door wired as a worker wires it: gate, table and counters; three blocks limit publishes."""
+def wired(request, tmp_path):
+    """The proxy door wired as a worker wires it: gate, table and counters; three blocks limit publishes.
+
+    Together with the loop of its client, and what runs that.
+    """
     file = tmp_path / "cpro.yaml"
     upstream = "upstream: {endpoint: 'http://127.0.0.1:3000/centrifugo'}" if request.param == "forwarded" else ""
     text = f"proxy: {{without_upstream: allow, {upstream}}}\nclient:\n  rate_limit:\n"
@@ -119,11 +122,11 @@ def door(request, tmp_path):
     counter_file.close()
 
 
-@pytest.mark.parametrize(("door", "error"), [("admitted", 0), ("refused", 111)], indirect=["door"], ids=IDS)
-def test_door(measure, door, error):
+@pytest.mark.parametrize(("wired", "error"), [("admitted", 0), ("refused", 111)], indirect=["wired"], ids=IDS)
+def test_door(measure, wired, error):
     """A parsed request to its Reply: decode, three blocks, counters; two clock reads among it."""
     parser = RequestParser(65536, 1 << 20)
-    door = door[0]
+    door, _, _ = wired
     parser.feed(REQUEST)
     request = parser.next_request()
     connection = Connection(Owner(door))
@@ -140,10 +143,13 @@ def test_door(measure, door, error):
     assert measure(run).error == error
 
 
-@pytest.mark.parametrize(("door", "said"), [("admitted", b'"result"'), ("refused", b"111")], indirect=["door"], ids=IDS)
-def test_connection(measure, door, said):
+@pytest.mark.parametrize(
+    ("wired", "said"), [("admitted", b'"result"'), ("refused", b"111")], indirect=["wired"], ids=IDS
+)
+def test_connection(measure, wired, said):
     """Bytes in, bytes out: what uvloop calls for a publish, with a transport that sends nowhere."""
-    connection = Connection(Owner(door[0]))
+    door, _, _ = wired
+    connection = Connection(Owner(door))
     transport = Transport()
     connection.connection_made(transport)
 
@@ -156,11 +162,11 @@ def test_connection(measure, door, said):
     assert said in transport.last
 
 
-@pytest.mark.parametrize("door", ["forwarded"], indirect=True)
-def test_connection_forwarded(measure, door):
-    """The same for a publish that goes to the backend, and its answer back."""
-    proxy, loop, runner = door
-    connection = Connection(Owner(proxy))
+@pytest.mark.parametrize("wired", ["forwarded"], indirect=True)
+def test_connection_there_and_back(measure, wired):
+    """The same for a publish that goes to the backend, whose answer comes back on a connection that is kept."""
+    door, loop, runner = wired
+    connection = Connection(Owner(door))
     transport = Transport()
     connection.connection_made(transport)
 
