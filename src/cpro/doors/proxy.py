@@ -184,7 +184,6 @@ class ProxyDoor:
             handle=handle,
             refusal=SERVICE_UNAVAILABLE if by_centrifugo else TOO_MANY_REQUESTS,
             record=telling(self._recorder(name), fault_of(event), told),
-            record=_recording(record, fault) if observe is None else _recording_and_telling(record, fault, observe),
             always=handle.reply if isinstance(handle, _Constant) else None,
             user_of=self._user_of if event == "connect" else None,
         )

@@ -19,7 +19,7 @@ def build_lanes(
     """Lanes by kind, those of `own` RPC methods as `rpc <method>`; and that of a connect whose user is unknown yet."""
 
     def lane(kind: str, handle: Handle, user_of: Callable[[Reply], str | None] | None = None) -> Lane:
-        return Lane(charge, handle, TOO_MANY_REQUESTS, record_of(kind), wait, user_of)
+        return Lane(charge, handle, TOO_MANY_REQUESTS, record_of(kind), admit_later=wait, user_of=user_of)
 
     lanes = {kind: lane(kind, _pass_on) for kind in OPERATIONS}
     lanes["connect"] = lane("connect", _send_connect)
