@@ -89,6 +89,8 @@ class Leaser:
         self._users: dict[tuple[int, str], _User] = {}
         self._queued: list[_User] = []
         self._local_until_ns = 0
+        self.is_troubled = False
+        """Whether buckets kept on this node may have a say about anybody: up to a sweep longer than they do."""
         self._waiting = Waiting(self._loop, self._on_overdue)
         self._flushing = False
         self._to_sweep: deque[tuple[int, str]] = deque()
@@ -121,6 +123,7 @@ class Leaser:
     def on_local(self, now_ns: int) -> None:
         """A bucket kept on this node decided without the store: until it is full again, both must admit."""
         self._local_until_ns = now_ns + self._longest_ns
+        self.is_troubled = True
 
     def ask(self, name: str, kind: int, leased: Leased, done: Done) -> None:
         """Get one operation's tokens; `done` hears within the timeout, never before this returns."""
@@ -253,6 +256,7 @@ class Leaser:
         user = self._users[flight.kind, flight.name]
         user.flight = None
         if answer is None:
+            self.is_troubled = True
             for line in (flight.waiters, *user.lines.values()):
                 for waiter in line:
                     waiter.tell(Outcome.STORE_AWAY)
@@ -285,6 +289,7 @@ class Leaser:
             else:
                 del self._users[key]
         self._flights.send(flights)
+        self.is_troubled = bool(self._outages) or now_ns < self._local_until_ns
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
     def _leave(self) -> bool:

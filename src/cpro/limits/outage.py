@@ -45,6 +45,10 @@ class Outages:
         self._chance = chance
         self._away: dict[Part, _Outage] = {}
 
+    def __bool__(self) -> bool:
+        """Whether anything is away."""
+        return bool(self._away)
+
     def is_away(self, key: str) -> bool:
         """Whether the last that was heard of the key's part is that it failed."""
         return bool(self._away) and self._part_of(key) in self._away

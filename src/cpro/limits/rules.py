@@ -66,6 +66,8 @@ class Leased:
     """The other buckets of the operation."""
     with_local: Plan
     """All of them with these kept on the node, for when the store is away."""
+    is_all: bool
+    """Whether there are no others."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ class _Compiler:
         names = [self._stored_as[layer.identity] for layer in layers]
         limits = [Limit(name, layer.step_ns, layer.full_ns) for name, layer in zip(names, layers, strict=True)]
         plan = LeasePlan(names, [limit.tokens for limit in limits], [limit.chunk for limit in limits])
-        return Leased(plan, tuple(limits), local, with_local)
+        return Leased(plan, tuple(limits), local, with_local, is_all=not len(local))
 
     def _own_layers(
         self, number: int, block: CommandBlock, kind: str, namespace: str, method: str

@@ -1,15 +1,14 @@
 """The gate where `redis_user_command` is shared with other nodes: tokens in hand first, else the leaser asks the store.
 
-All buckets of this node are looked at before anything is taken, leases are taken next, and in the end everything is
-charged in one go without waiting in between: an operation that is refused spends nothing, and one that waited is
-not let through by a look that is old.
+All buckets are charged in one go without waiting in between: an operation that is refused spends nothing (a token in
+hand goes back), and one that waited for the store is not let through by a look that is old.
 """
 
 from collections.abc import Callable
 from functools import partial
 
 from cpro._fast.buckets import REFUSED, BucketTable, Plan
-from cpro._fast.leasetable import ASK, EMPTY, SPENT_DUE, LeaseTable
+from cpro._fast.leasetable import EMPTY, SPENT, SPENT_DUE, LeaseTable
 from cpro.clock import boot_ns
 from cpro.config.model import RateLimit
 from cpro.limits.gate import USER, Gate
@@ -19,6 +18,13 @@ from cpro.operation import Operation, Verdict
 
 _ADMITTED, _REFUSED, _REFUSED_DRY = 1 << 4, 2 << 4, 3 << 4
 """What the store says, in the block's place of an answer of the table (see `gate`)."""
+_GO = Verdict.ADMITTED
+_TAKEN = (SPENT, SPENT_DUE)
+
+
+def _with(code: int, said: int) -> int:
+    """The answer of the node's buckets and of the store: where the node keeps the block too, both must admit."""
+    return code if code & _REFUSED else (code & 0b1111) | said
 
 
 class SharedGate(Gate):
@@ -30,13 +36,28 @@ class SharedGate(Gate):
         self._leaser = leaser
         self._on_store_error: str
         self._refused: int
+        self._plain_leased: dict[str, Leased]
 
     def configure(self, limits: RateLimit, rules: Rules) -> None:
         super().configure(limits, rules)
         self._on_store_error = limits.on_store_error
         dry_run = limits.dry_run or limits.redis_user_command.dry_run
         self._refused = _REFUSED_DRY if dry_run else _REFUSED
+        leased = {kind: rules.leased.get(plan) for kind, plan in self._plain.items()}
+        self._plain_leased = {kind: one for kind, one in leased.items() if one is not None}
         self._leaser.configure(rules.leased.values(), limits.store_timeout.seconds)
+
+    def charge(self, operation: Operation, now_ns: int, *, own_only: bool = False) -> Verdict | None:
+        """As `Gate.charge`; None: the store has to be asked, by `wait`."""
+        leased = None if own_only else self._plain_leased.get(operation.kind)
+        user = operation.user
+        if leased is None or not user or user in self._exempt or self._leaser.is_troubled:
+            return super().charge(operation, now_ns, own_only=own_only)
+        got = self._leases.spend(leased.plan, user, USER, now_ns)
+        if got == SPENT and leased.is_all:  # the way of nearly everybody
+            self._count(_ADMITTED)
+            return _GO
+        return self._charge_own(got, leased, leased.local, operation, user, USER, now_ns)
 
     def _charge(self, plan: Plan, operation: Operation, now_ns: int) -> Verdict | None:
         leased = self._rules.leased.get(plan)
@@ -47,22 +68,29 @@ class SharedGate(Gate):
             return super()._charge(plan, operation, now_ns)
         if self._on_store_error == "local" and self._leaser.keeps_locally(user, now_ns):
             plan = leased.with_local
+        got = self._leases.spend(leased.plan, user, kind, now_ns)
+        return self._charge_own(got, leased, plan, operation, user, kind, now_ns)
+
+    def _charge_own(
+        self, got: int, leased: Leased, plan: Plan, operation: Operation, user: str, kind: int, now_ns: int
+    ) -> Verdict | None:
+        """What the node's buckets in `plan` say to that which was `got` of those in hand."""
+        if got in _TAKEN:
+            code = self._table.charge(plan, operation.client, user, kind, now_ns)
+            if REFUSED[code]:
+                self._leases.give_back(leased.plan, user, kind, now_ns)
+                return self._conclude(operation, code)
+            if got == SPENT_DUE:
+                self._leaser.refill(user, kind, leased)
+            return self._conclude(operation, _with(code, _ADMITTED))
         code, _ = self._table.look(plan, operation.client, user, kind, now_ns)
         if REFUSED[code]:
             return self._conclude(operation, code)
-        got = self._leases.spend(leased.plan, user, kind, now_ns)
-        if got == ASK:
-            if self._leaser.is_away(user):
-                return self._without_store(leased, operation, user, kind, now_ns)
-            return None
         if got == EMPTY:
             return self._settle(plan, operation, user, kind, now_ns, self._refused)
-        if got == SPENT_DUE:
-            self._leaser.refill(user, kind, leased)
-        verdict = self._settle(plan, operation, user, kind, now_ns, _ADMITTED)
-        if verdict is Verdict.REFUSED:
-            self._leases.give_back(leased.plan, user, kind, now_ns)
-        return verdict
+        if self._leaser.is_away(user):
+            return self._without_store(leased, operation, user, kind, now_ns)
+        return None
 
     def wait(self, operation: Operation, decide: Callable[[Verdict], None], *, own_only: bool = False) -> None:
         """Have the store asked for an operation that `charge` could not decide."""
@@ -101,8 +129,7 @@ class SharedGate(Gate):
             code, _ = self._table.look(plan, operation.client, user, kind, now_ns)
         else:
             code = self._table.charge(plan, operation.client, user, kind, now_ns)
-        local = code >> 4 & 3  # where the node keeps the block too, both must admit
-        return self._conclude(operation, code if local in (2, 3) else (code & 0b1111) | said)
+        return self._conclude(operation, _with(code, said))
 
     def _without_store(self, leased: Leased, operation: Operation, user: str, kind: int, now_ns: int) -> Verdict:
         """The store is away: `on_store_error` decides."""
