@@ -4,15 +4,10 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from itertools import accumulate
 from pathlib import Path
-from random import Random
 
-from tests.oracle.leases import StoreOracle
-
-from benchmarks.leases.cost import LIMIT, POLICY, abuse, compare, memory, started
-from benchmarks.leases.simulator import START_US, Simulation
+from benchmarks.leases.cost import abuse, compare, memory, started
+from benchmarks.leases.deployment import deployment
 from benchmarks.load.machine import describe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +36,10 @@ def main() -> int:
         "memory_bytes": sizes,
         "cost": costs,
         "abuse": abuse(),
-        "deployment": [deployment(options, spread) for spread in (1, 4)],
+        "deployment": [
+            deployment(options.nodes, options.population, each_per_s=0.5, seconds=options.seconds, spread=spread)
+            for spread in (1, 4)
+        ],
     }
     page = report(found)
     print(page)
@@ -51,39 +49,6 @@ def main() -> int:
         head, tail = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
         PAGE.write_text(head + MARKS[0] + "\n" + page + "\n" + MARKS[1] + tail)
     return 0
-
-
-def deployment(options: argparse.Namespace, spread: int) -> dict[str, float]:
-    """Users of very different demand (Zipf, 1 to 100 times the limit's at the top), each on `spread` of the nodes."""
-    random, users = Random(7), options.population
-    until_us = START_US + options.seconds * 10**6
-    weights = [1 / rank for rank in range(1, users + 1)]
-    total_per_s = users * 0.5
-    sums = list(accumulate(weights))
-    names = range(users)
-
-    def operations() -> Iterator[tuple[int, int, str]]:
-        now_us = float(START_US)
-        while now_us < until_us:
-            now_us += random.expovariate(total_per_s) * 10**6
-            (user,) = random.choices(names, cum_weights=sums)
-            node = (user * 7919 + random.randrange(spread) * 104_729) % options.nodes
-            yield int(now_us), node, f"user-{user}"
-
-    simulation = Simulation(StoreOracle(POLICY), options.nodes, (LIMIT,), latency_us=2000)
-    simulation.arrivals(operations())
-    result = simulation.run(until_us)
-    return {
-        "nodes": options.nodes,
-        "users": users,
-        "nodes_per_user": spread,
-        "operations": result.operations,
-        "calls_per_decision": result.calls_per_decision,
-        "admitted_of_ideal": result.share_of_ideal,
-        "overshoot_tokens": max(0.0, result.overshoot_tokens),
-        "in_hand_tokens": result.in_hand_tokens,
-        "most_demand_per_s": total_per_s / sums[-1],
-    }
 
 
 def report(found: dict) -> str:
