@@ -80,7 +80,7 @@ def test_an_outage_admits_one_burst_which_is_not_forgiven_when_it_is_over(tmp_pa
         bench.store.error = None
         await asyncio.sleep(0.3)
         assert await door.ask("other") == OK, "it is back"
-        assert not bench.leaser.is_away("42")
+        assert not bench.leaser.is_away("42", USER)
         assert await door.ask_often(2) == [NO, NO]
 
     run(tmp_path, scenario)

@@ -40,9 +40,10 @@ class Store:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.error: Exception | None = None
+        self.server_of: Callable[[str], str | None] = lambda user: None
 
     def part_of(self, user: str) -> Part:
-        return Part(len(user) % self.shards)
+        return Part(len(user) % self.shards, self.server_of(user))
 
     async def take(self, shard: int, requests, deliver) -> None:
         self.requests += requests
@@ -251,21 +252,21 @@ def test_a_shard_that_is_away_is_tried_by_one_while_others_need_not_wait(tmp_pat
         leased = plan_of(1)
         bench.leaser.configure([leased], TIMEOUT_S)
         bench.store.error = StoreUnavailableError("gone")
-        assert not bench.leaser.is_away("1")
+        assert not bench.leaser.is_away("1", USER)
         bench.ask(leased, "1")
         await asyncio.sleep(0.02)
-        assert bench.leaser.is_away("1")
+        assert bench.leaser.is_away("1", USER)
         await asyncio.sleep(0.3)
-        assert not bench.leaser.is_away("1")
+        assert not bench.leaser.is_away("1", USER)
         bench.store.error = None
         bench.store.may_answer.clear()  # it hangs
         bench.ask(leased, "2")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert bench.leaser.is_away("3")
+        assert bench.leaser.is_away("3", USER)
         bench.store.may_answer.set()
         await asyncio.sleep(0.02)
-        assert not bench.leaser.is_away("3")
+        assert not bench.leaser.is_away("3", USER)
 
     run(tmp_path, scenario)
 
@@ -277,8 +278,8 @@ def test_an_error_about_one_user_leaves_the_others_alone(tmp_path):
         told = bench.ask(leased, "1")
         await asyncio.sleep(0.02)
         assert told == [Outcome.STORE_AWAY]
-        assert not bench.leaser.is_away("2")
-        assert not bench.leaser.keeps_locally("2", boot_ns())
+        assert not bench.leaser.is_away("2", USER)
+        assert not bench.leaser.keeps_locally("2", USER, boot_ns())
 
     run(tmp_path, scenario)
 
@@ -327,6 +328,19 @@ def test_a_user_and_an_address_of_the_same_name_have_keys_of_their_own(tmp_path)
         await asyncio.sleep(0.05)
         assert len({request.user for request in bench.store.requests}) == 2
         assert "10.0.0.1" in {request.user for request in bench.store.requests}
+
+    run(tmp_path, scenario)
+
+
+def test_an_address_is_away_with_the_part_that_has_its_key(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        bench.store.server_of = lambda key: key[0]
+        bench.leaser.configure([plan_of(1)], TIMEOUT_S)
+        bench.store.error = StoreUnavailableError("gone")
+        bench.ask(plan_of(1), "10.0.0.1", BY_ADDRESS)
+        await asyncio.sleep(0.02)
+        assert bench.leaser.is_away("10.0.0.1", BY_ADDRESS)
+        assert not bench.leaser.is_away("10.0.0.1", USER)
 
     run(tmp_path, scenario)
 

@@ -86,8 +86,8 @@ class Flights:
             self._ask(lease_of(record), limit, now_ns, len(waiters), leave=leave) if record else Ask(limit)
             for record, limit in zip(records, leased.limits, strict=True)
         )
-        request = Request(_key_of(name, kind), asks, len(waiters))
-        return Flight(name, kind, self._store.part_of(name), leased, records, request, waiters)
+        request = Request(key_of(name, kind), asks, len(waiters))
+        return Flight(name, kind, self._store.part_of(request.user), leased, records, request, waiters)
 
     def send(self, flights: Sequence[Flight]) -> None:
         """Have them go out together, by shard."""
@@ -169,7 +169,7 @@ class Flights:
         if isinstance(error, StoreReplyError):  # it is there, and others may fare better
             self._occasional.warning(str(shard), "store refused a limit", error=str(error))
             return
-        away = self._outages.on_failed(flight.part, flight.name, self._loop.time())
+        away = self._outages.on_failed(flight.part, flight.request.user, self._loop.time())
         if away is not None:
             log.error("store of limits is away", extra=fields(**away.fields, error=str(error)))
 
@@ -179,7 +179,7 @@ def lease_of(record: Record | Peek) -> Lease:
     return cast(Lease, record)
 
 
-def _key_of(name: str, kind: int) -> str:
+def key_of(name: str, kind: int) -> str:
     """Whose buckets the store keeps: what stands in for an anonymous user may not meet a user of that name."""
     return name if kind == USER else f"\0{kind}:{name}"
 

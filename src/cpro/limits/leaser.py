@@ -15,7 +15,7 @@ from random import random
 
 from cpro._fast.leasetable import ASK, SPENT, SPENT_DUE, LeaseTable, Peek
 from cpro.clock import boot_ns
-from cpro.limits.flights import Flight, Flights, lease_of
+from cpro.limits.flights import Flight, Flights, key_of, lease_of
 from cpro.limits.leases import Answer, Policy, is_over
 from cpro.limits.outage import Outages
 from cpro.limits.redis_store import LeaseStore
@@ -47,6 +47,8 @@ class _User:
 
     name: str
     kind: int
+    key: str
+    """What the store knows the user by."""
     lines: dict[Leased, list[Waiter]] = field(default_factory=dict)
     """Who waits, by what they have to pay from. An empty line is one that had something in hand when last looked at."""
     low: Leased | None = None
@@ -112,13 +114,13 @@ class Leaser:
         for user in self._users.values():
             self._succeed(user)
 
-    def is_away(self, name: str) -> bool:
+    def is_away(self, name: str, kind: int) -> bool:
         """Whether the store is not to be asked about a user now, so that nobody needs to wait to find out."""
-        return self._outages.is_left_alone(name, self._loop.time())
+        return bool(self._outages) and self._outages.is_left_alone(key_of(name, kind), self._loop.time())
 
-    def keeps_locally(self, name: str, now_ns: int) -> bool:
+    def keeps_locally(self, name: str, kind: int, now_ns: int) -> bool:
         """Whether buckets kept on this node have a say: the user's store is away, or they may not be full again."""
-        return now_ns < self._local_until_ns or self._outages.is_away(name)
+        return now_ns < self._local_until_ns or (bool(self._outages) and self._outages.is_away(key_of(name, kind)))
 
     def on_local(self, now_ns: int) -> None:
         """A bucket kept on this node decided without the store: until it is full again, both must admit."""
@@ -140,7 +142,7 @@ class Leaser:
         """What is in hand runs low: get more before somebody has to wait."""
         user = self._user(name, kind)
         user.lines.setdefault(leased, [])
-        if not self.is_away(name):
+        if not self.is_away(name, kind):
             user.low = leased
             self._queue(user)
 
@@ -163,7 +165,7 @@ class Leaser:
         key = (kind, name)
         user = self._users.get(key)
         if user is None:
-            user = self._users[key] = _User(name, kind)
+            user = self._users[key] = _User(name, kind, key_of(name, kind))
             self._to_sweep.append(key)
         return user
 
@@ -298,7 +300,7 @@ class Leaser:
         flights = []
         now_ns = boot_ns()
         for user in self._users.values():
-            if self._outages.is_away(user.name):
+            if self._outages.is_away(user.key):
                 continue
             while user.flight is None and user.lines:
                 leased = next(iter(user.lines))
@@ -344,14 +346,14 @@ class Leaser:
         if not records or is_theirs:
             del user.lines[leased]
             return None
-        flight = None if self._outages.is_away(user.name) else self._begin(user, leased, [], leave=True)
+        flight = None if self._outages.is_away(user.key) else self._begin(user, leased, [], leave=True)
         if flight is not None:
             del user.lines[leased]
         return flight
 
     def _is_over(self, user: _User, records: Iterable[Peek], now_ns: int) -> bool:
         some = any(is_over(lease_of(record), now_ns, self._policy) for record in records)
-        return some and not self._outages.is_away(user.name)
+        return some and not self._outages.is_away(user.key)
 
     def _in_hand(self, user: _User, leased: Leased, now_ns: int) -> list[Peek]:
         """Those of a plan's records that have tokens."""

@@ -66,7 +66,7 @@ class SharedGate(Gate):
         user, kind = (operation.user, USER) if operation.user else self._stand_in(operation)
         if not user:
             return super()._charge(plan, operation, now_ns)
-        if self._on_store_error == "local" and self._leaser.keeps_locally(user, now_ns):
+        if self._on_store_error == "local" and self._leaser.keeps_locally(user, kind, now_ns):
             plan = leased.with_local
         got = self._leases.spend(leased.plan, user, kind, now_ns)
         return self._charge_own(got, leased, plan, operation, user, kind, now_ns)
@@ -88,7 +88,7 @@ class SharedGate(Gate):
             return self._conclude(operation, code)
         if got == EMPTY:
             return self._settle(plan, operation, user, kind, now_ns, self._refused)
-        if self._leaser.is_away(user):
+        if self._leaser.is_away(user, kind):
             return self._without_store(leased, operation, user, kind, now_ns)
         return None
 
@@ -118,7 +118,7 @@ class SharedGate(Gate):
         if outcome is Outcome.STORE_AWAY:
             decide(self._without_store(leased, operation, user, kind, now_ns))
             return
-        if self._on_store_error == "local" and self._leaser.keeps_locally(user, now_ns):
+        if self._on_store_error == "local" and self._leaser.keeps_locally(user, kind, now_ns):
             plan = leased.with_local
         said = _ADMITTED if outcome is Outcome.GRANTED else self._refused
         decide(self._settle(plan, operation, user, kind, now_ns, said))
