@@ -230,6 +230,27 @@ def test_users_of_other_masters_do_not_notice_a_failover(tmp_path):
         assert max(lines) <= 2
 
 
+def test_of_a_cluster_only_the_users_of_a_master_that_hangs_are_left_to_on_store_error(tmp_path):
+    options = ("--cluster-require-full-coverage", "no")
+    with (
+        RedisCluster(tmp_path / "cluster", 3, 0, *options) as cluster,
+        node(tmp_path / "1", {"cluster_address": [cluster.seeds]}, on_store_error="deny") as one,
+    ):
+        masters = {name: cluster.master_of(f"cpro:limit:{name}".encode()) for name in map(str, range(60))}
+        assert [one.post("publish", event(user=name))[1] for name in masters] == [OK] * 60, "workers know the cluster"
+        hung = masters["0"]
+        hung.pause()
+        try:
+            answers = {name: one.post("publish", event(user=name))[1] for name in list(masters)[1:]}
+        finally:
+            hung.resume()
+        assert {name: answer == OK for name, answer in answers.items()} == {
+            name: masters[name] != hung for name in answers
+        }
+        assert recovers(one, "0") < RECOVERY_S
+        assert {line["server"] for line in log_so_far(one) if line["message"] in (AWAY, BACK)} == {hung.address}
+
+
 def fail_over(nodes: list[Service], user: str, kill, is_over) -> None:
     """Kill the master under load."""
     over: list[float] = []
