@@ -6,9 +6,10 @@ import time
 import pytest
 from redis.crc import key_slot
 
+from cpro.config.duration import Duration
 from cpro.errors import StoreError, StoreTimeoutError, StoreUnavailableError
 from cpro.redis import Script
-from tests.support.redis import RedisCluster, run, shards_of, soon
+from tests.support.redis import RedisCluster, RedisServer, run, shards_of, soon
 from tests.support.redis_faults import ScriptedRedis, resp
 
 COUNT = Script("return redis.call('INCR', KEYS[1])")
@@ -154,6 +155,29 @@ def test_a_key_depends_on_its_master_as_soon_as_that_is_known(masters):
             assert all(shards.place_of(0, key).port == masters.master_of(key).port for key in KEYS)
 
     run(scenario())
+
+
+def test_seeds_that_hang_do_not_hold_up_finding_the_others(masters, tmp_path):
+    async def scenario(seeds: str):
+        long = Duration.parse("1m")
+        async with shards_of(cluster_address=(seeds,), io_timeout=long, connect_timeout=long) as shards:
+            async with asyncio.timeout(10):
+                assert await shards.evalsha(0, Script("return 7"), b"k") == 7
+
+    with RedisServer(tmp_path / "one") as one, RedisServer(tmp_path / "two") as two:
+        for server in (one, two):
+            server.pause()
+        run(scenario(f"{one.address},{two.address},{masters.seeds}"))
+
+
+def test_seeds_that_all_refuse_say_why_each_does(tmp_path):
+    async def scenario(seeds: str):
+        async with shards_of(cluster_address=(seeds,)) as shards:
+            with pytest.raises(StoreUnavailableError, match=r"cluster support disabled.*cluster support disabled"):
+                await shards.evalsha(0, COUNT, b"k")
+
+    with RedisServer(tmp_path / "one") as one, RedisServer(tmp_path / "two") as two:
+        run(scenario(f"{one.address},{two.address}"))
 
 
 def test_slots_that_nobody_serves_fail_alone(masters):

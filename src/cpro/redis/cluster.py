@@ -16,6 +16,12 @@ from .script import pack
 from .topology import REFRESH_INTERVAL_S, NewNode
 from .wire import Address
 
+NEXT_AFTER_S: Final = 0.05
+"""When another node is asked too, if one has not answered by then."""
+
+Ranges = list[tuple[int, int, Address]]
+"""First and last slot, and the master's address."""
+
 _CLUSTER_SLOTS: Final = pack("CLUSTER", "SLOTS")
 
 
@@ -75,18 +81,33 @@ class ClusterSlots:
         return node
 
     async def _refresh(self) -> None:
-        failures = []
-        for address in self._in_order():
-            node = self._node_at(address)
-            try:
-                (reply,) = await node.pipeline(_CLUSTER_SLOTS, 1)
-                await self._adopt(_parse_slots(reply, node))
-            except StoreUnavailableError as error:
-                failures.append(str(error))
-            else:
-                self._suspects.clear()
-                return
-        raise StoreUnavailableError("; ".join(failures))
+        """Ask one node after the other; one that hangs holds up the next for a moment only."""
+        following = iter(self._in_order())
+        asking: set[asyncio.Task[Ranges]] = set()
+        failures: list[str] = []
+        try:
+            while True:
+                address = next(following, None)
+                if address is not None:
+                    asking.add(asyncio.create_task(self._ask(self._node_at(address))))
+                if not asking:
+                    raise StoreUnavailableError("; ".join(failures))
+                patience_s = None if address is None else NEXT_AFTER_S
+                done, asking = await asyncio.wait(asking, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                ranges = _first(done, failures)
+                if ranges is not None:
+                    await self._adopt(ranges)
+                    self._suspects.clear()
+                    return
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+
+    @staticmethod
+    async def _ask(node: Node) -> Ranges:
+        (reply,) = await node.pipeline(_CLUSTER_SLOTS, 1)
+        return _parse_slots(reply, node)
 
     def _in_order(self) -> list[Address]:
         """Masters, then seeds, then those that have failed."""
@@ -94,7 +115,7 @@ class ClusterSlots:
         everyone = dict.fromkeys((*masters, *self._seeds))
         return [*(address for address in everyone if address not in self._suspects), *self._suspects]
 
-    async def _adopt(self, ranges: list[tuple[int, int, Address]]) -> None:
+    async def _adopt(self, ranges: Ranges) -> None:
         slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         for first, last, address in ranges:
             slots[first : last + 1] = [self._node_at(address)] * (last + 1 - first)
@@ -105,7 +126,21 @@ class ClusterSlots:
         await asyncio.gather(*(self._nodes.pop(address).retire() for address in gone))
 
 
-def _parse_slots(reply: Reply | Exception, asked: Node) -> list[tuple[int, int, Address]]:
+def _first(answered: Iterable[asyncio.Task[Ranges]], failures: list[str]) -> Ranges | None:
+    """What one of them knows; why the others don't is added to `failures`."""
+    ranges = None
+    for task in answered:
+        error = task.exception()
+        if error is None:
+            ranges = task.result()
+        elif isinstance(error, StoreUnavailableError):
+            failures.append(str(error))
+        else:
+            raise error
+    return ranges
+
+
+def _parse_slots(reply: Reply | Exception, asked: Node) -> Ranges:
     """First and last slot, and the master's address; StoreUnavailableError when this node can't tell."""
     try:
         ranges = [
