@@ -306,6 +306,25 @@ def test_after_a_reload_only_the_new_limit_is_asked_for(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_what_was_leased_by_the_old_limit_goes_back_before_the_new_one_is_asked_for(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        old, new = plan_of(1), plan_of(1, tokens=10)
+        bench.leaser.configure([old], TIMEOUT_S)
+        bench.ask(old)
+        await asyncio.sleep(0.02)
+        bench.lease(old, 20)
+        bench.store.requests.clear()
+        bench.leaser.configure([new], TIMEOUT_S)
+        told = bench.ask(new)
+        await asyncio.sleep(0.02)
+        assert told == [Outcome.GRANTED]
+        asked = [(request.need, request.asks[0].limit) for request in bench.store.requests]
+        assert asked == [(0, old.limits[0]), (1, new.limits[0])]
+        assert bench.store.requests[0].asks[0].held == 0
+
+    run(tmp_path, scenario)
+
+
 def test_a_shorter_timeout_holds_for_those_who_wait_already(tmp_path):
     async def scenario(bench: Bench) -> None:
         leased = plan_of(1)

@@ -170,14 +170,16 @@ class Leaser:
         return user
 
     def _succeed(self, user: _User) -> None:
-        """Those who wait go on by new rules about the same buckets. An empty line stays of limits that are gone."""
+        """Those who wait go on by new rules about the same buckets. An empty line stays of limits that are gone,
+        before all others: it is given back first."""
+        gone: dict[Leased, list[Waiter]] = {}
         lines: dict[Leased, list[Waiter]] = {}
         for leased, line in user.lines.items():
             successor = self._successors.get(_buckets_of(leased), leased)
             lines.setdefault(successor, []).extend(line)
             if _sizes_of(successor) != _sizes_of(leased):
-                lines.setdefault(leased, [])
-        user.lines = lines
+                gone[leased] = []
+        user.lines = gone | lines
         user.low = None
 
     def _queue(self, user: _User) -> None:
