@@ -95,6 +95,16 @@ def test_secret_headers_and_boundaries_go_along():
     assert config["channel"]["user_boundary"] == "~"
 
 
+def test_exported_headers_are_forwarded_once_and_only_with_connects():
+    connections = {"enabled": True, "http_headers": ["origin", "x-real-ip", "X-Cpro-Connection"]}
+    analytics = {"enabled": True, "export": {"connections": connections}}
+    config = config_for(clickhouse_analytics=analytics, client={"rate_limit": {"anonymous": "ip"}})
+    assert config["client"]["proxy"]["connect"]["http_headers"] == ["X-Cpro-Connection", "X-Real-Ip", "Origin"]
+    assert config["rpc"]["proxy"]["http_headers"] == ["X-Cpro-Connection", "X-Real-Ip"]
+    off = config_for(clickhouse_analytics={**analytics, "enabled": False})
+    assert off["client"]["proxy"]["connect"]["http_headers"] == ["X-Cpro-Connection"]
+
+
 def test_namespaces_of_overrides_are_there():
     config = config_for(**EVERYTHING)
     chat, maps = config["channel"]["namespaces"]

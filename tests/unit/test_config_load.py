@@ -218,3 +218,27 @@ def test_changes_are_sorted_into_reloadable_and_not(tmp_path: Path):
     new = settings_of(tmp_path, YAML, overrides=overrides)
     assert changes_needing_restart(old, new) == ["workers", "data_dir", "proxy.address", "proxy.tls.server_name"]
     assert changes_needing_restart(old, old) == []
+
+
+def test_passwords_of_clickhouse_are_not_shown(tmp_path: Path):
+    settings = settings_of(tmp_path, 'clickhouse_analytics: {clickhouse_dsn: ["http://me:hush@c:8123"]}')
+    assert "hush" not in repr(settings)
+    assert redacted(settings)["clickhouse_analytics"]["clickhouse_dsn"] == "***"
+    assert redacted(settings)["clickhouse_analytics"]["max_journal_size"] == "8GiB"
+
+
+@pytest.mark.parametrize(
+    ("change", "needs_restart"),
+    [
+        ("enabled: true", ["clickhouse_analytics.enabled"]),
+        ("max_journal_size: 1GiB", ["clickhouse_analytics.max_journal_size"]),
+        ("export: {operations: {ttl: 8 DAY}}", ["clickhouse_analytics.export.operations.ttl"]),
+        ("export: {operations: {enabled: true, export_users: [a]}}", []),
+        ("export: {connections: {http_headers: [origin]}, publications: {export_channels: [a]}}", []),
+    ],
+)
+def test_what_is_exported_can_be_reloaded_and_the_rest_of_analytics_cant(
+    tmp_path: Path, change: str, needs_restart: list[str]
+):
+    changed = settings_of(tmp_path, f"clickhouse_analytics: {{{change}}}")
+    assert changes_needing_restart(Settings(), changed) == needs_restart

@@ -91,10 +91,26 @@ def _proxy(settings: Settings, endpoint: str, event: str) -> dict[str, Any]:
         headers.append(settings.proxy.ip_header)
     if event == "connect" and settings.proxy.connect_user_header:
         headers.append(settings.proxy.connect_user_header)
-    result: dict[str, Any] = {"endpoint": endpoint, "timeout": "1s", "http_headers": headers}
+    if event == "connect":
+        headers += _exported_headers(settings)
+    result: dict[str, Any] = {"endpoint": endpoint, "timeout": "1s", "http_headers": _once(headers)}
     if settings.proxy.secret:
         result["http"] = {"static_headers": {SECRET_HEADER: settings.proxy.secret}}
     return result
+
+
+def _exported_headers(settings: Settings) -> tuple[str, ...]:
+    """What rows of connections have of a connection's request."""
+    connections = settings.clickhouse_analytics.export.connections
+    return connections.http_headers if settings.clickhouse_analytics.enabled and connections.enabled else ()
+
+
+def _once(headers: Iterable[str]) -> list[str]:
+    """Each header by the first of its spellings."""
+    names: dict[str, str] = {}
+    for name in headers:
+        names.setdefault(name.lower(), name)
+    return list(names.values())
 
 
 def _channel_options(events: set[str], map_events: set[str]) -> dict[str, Any]:

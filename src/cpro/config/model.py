@@ -331,7 +331,7 @@ class Export(Block, frozen=True):
     ] = _duration("1s")
     flush_size: Annotated[int, about("Most rows of a batch.", least=1, most=1_000_000)] = 100_000
     ttl: Annotated[
-        str, about("How long ClickHouse keeps rows: a number and SECOND, MINUTE, HOUR, DAY … YEAR.", check="ttl")
+        str, about("Age at which ClickHouse deletes rows, such as `12 HOUR`, `7 DAY` or `1 MONTH`.", check="ttl")
     ] = "7 DAY"
 
 

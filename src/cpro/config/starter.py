@@ -11,7 +11,7 @@ import msgspec
 
 from .duration import Duration
 from .faults import Path
-from .model import TLS, CommandBlock, Settings
+from .model import TLS, CommandBlock, Exports, Settings
 from .schema import Field, fields_of
 from .size import Size
 
@@ -34,6 +34,13 @@ publish:
 #   method_overrides: [{method: search, buckets: [{interval: 1m, rate: 30}]}]
 """
 _EXAMPLE_BLOCK: Final = ("client", "rate_limit", "user_command")
+_EXPORTS: Final = """\
+# export:
+#   operations: {enabled: true}
+#   connections: {enabled: true, http_headers: [User-Agent]}
+#   subscriptions: {enabled: true}
+#   publications: {enabled: true}
+"""
 _SECRETS: Final[tuple[Path, ...]] = (("secret",), ("proxy", "secret"), ("http_api", "key"))
 
 
@@ -65,6 +72,8 @@ def _entry(field: Field, path: Path, indent: str, values: Mapping[Path, str]) ->
     elif path == _EXAMPLE_BLOCK:
         yield f"{indent}{field.name}:"
         yield from textwrap.indent(_EXAMPLE, indent + "  ").splitlines()
+    elif field.block is Exports:
+        yield from textwrap.indent(_EXPORTS, indent).splitlines()
     elif field.block is None or issubclass(field.block, (TLS, CommandBlock)):
         yield f"{indent}# {field.name}: {_default(field)}"
     else:

@@ -12,8 +12,10 @@ from .model import TLS, Redis, Settings
 from .redis_address import check_redis, redis_for
 from .redis_url import Sentinel
 from .schema import fields_of
+from .size import Size
 
 _CENTRIFUGO_TIMEOUT_NS: Final = UNITS_NS["s"]
+_LEAST_JOURNAL_BYTES: Final = 4 << 20  # of one worker: a few of the smallest segments, so that some can be shipped
 _RATE_LIMIT: Final = ("client", "rate_limit")
 _TOKEN_KEYS: Final = ("hmac_secret_key", "hmac_previous_secret_key", "rsa_public_key", "ecdsa_public_key")
 _GATEWAY_ONLY: Final = frozenset({"unsubscribe", "history", "presence", "presence_stats", "track", "untrack"})
@@ -27,6 +29,7 @@ def check_settings(settings: Settings, faults: Faults) -> None:
     _check_listener_tls(settings.proxy.tls, ("proxy", "tls"), faults)
     _check_listener_tls(settings.http_api.tls, ("http_api", "tls"), faults)
     _check_gateway(settings, faults)
+    _check_analytics(settings, faults)
     _warn_of_proxy(settings, faults)
     _warn_of_limits(settings, faults)
 
@@ -85,6 +88,14 @@ def _check_redis(settings: Settings, faults: Faults) -> None:
         _check_client_tls(used or redis.tls, (*path, "tls"), faults, "servers'")
         used = next((shard.sentinel_access.tls for shard in shards if isinstance(shard, Sentinel)), None)
         _check_client_tls(used or redis.sentinel_tls, (*path, "sentinel_tls"), faults, "Sentinels'")
+
+
+def _check_analytics(settings: Settings, faults: Faults) -> None:
+    analytics, path = settings.clickhouse_analytics, ("clickhouse_analytics",)
+    _check_client_tls(analytics.tls, (*path, "tls"), faults, "servers'")
+    least = Size(settings.workers * _LEAST_JOURNAL_BYTES)
+    if analytics.enabled and analytics.max_journal_size < least:
+        faults.fault((*path, "max_journal_size"), f"must be at least {least} for {settings.workers} workers")
 
 
 def _check_client_tls(config: TLS, path: Path, faults: Faults, whose: str) -> None:
