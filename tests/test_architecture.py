@@ -17,6 +17,8 @@ FLOORS = {
     "config": {"errors"},
     "metrics": {"operation", "_fast.counters"},
     "http": {"errors", "clock", "_fast.carrier", "_fast.connection", "_fast.exchange", "_fast.forward", "_fast.http1"},
+    "metrics": {"operation", "analytics.schema", "_fast.counters"},
+    "http": {"errors", "clock", "_fast.carrier", "_fast.connection", "_fast.http1"},
     "redis": {"errors", "config", "_fast.hashing"},
     "limits.rules": {
         "operation",
@@ -143,6 +145,7 @@ FLOORS = {
         "analytics.clickhouse_client",
         "analytics.embedded",
     },
+    "analytics.recorder": {"operation", "clock", "config.model", "analytics.schema"},
     "extension": {"config", "errors", "operation"},
     "hookspecs": {"extension"},
     "plugins": {
@@ -161,6 +164,7 @@ FLOORS = {
     },
     "testing": {"clock", "config", "doors", "extension", "limits", "operation", "pipeline", "plugins", "_fast"},
     "run": {
+        "analytics",
         "clock",
         "config",
         "doors",

@@ -4,7 +4,7 @@ import msgspec
 
 from benchmarks.micro.conftest import BODY
 from cpro.doors.answers import read_answer
-from cpro.doors.proxy import Event
+from cpro.doors.events import Event
 
 
 def test_decode_an_event(measure):

@@ -10,6 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from cpro._fast.counters import BOUNDS_NS, HISTOGRAM_SLOTS
+from cpro.analytics.schema import TABLES
 from cpro.operation import OPERATIONS, Verdict
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Family:
     labels: dict[str, tuple[str, ...]]
     first: int
     width: int = 1
+    gauge_unit: int = 0
+    """Of a gauge: what one of the metric's own unit is in its slot; 0: it is a counter."""
 
     @property
     def slots(self) -> int:
@@ -96,9 +99,15 @@ class Catalogue:
         self.plugin_dropped = self._add(
             "plugin_dropped_total", "Finished operations that an observer was too slow to be told of.", by_plugin
         )
+        of_table = {"table": tuple(table.name for table in TABLES)}
+        self.journal_rows = self._add("journal_rows_total", "Rows of analytics recorded.", of_table)
+        self.journal_dropped = self._add("journal_dropped_rows_total", "Rows that found no room.", of_table)
+        self.journal_bytes = self._add("journal_bytes", "Size of the journal on disk.", {}, gauge_unit=1)
 
-    def _add(self, name: str, text: str, labels: dict[str, tuple[str, ...]], width: int = 1) -> Family:
-        family = Family(name, text, labels, self.slots, width)
+    def _add(
+        self, name: str, text: str, labels: dict[str, tuple[str, ...]], width: int = 1, gauge_unit: int = 0
+    ) -> Family:
+        family = Family(name, text, labels, self.slots, width, gauge_unit)
         self.families.append(family)
         self.slots += family.slots
         return family
@@ -133,6 +142,8 @@ class Exposition:
                 yield self._limit_checks(family, totals)
             elif family.width > 1:
                 yield self._histogram(family, totals)
+            elif family.gauge_unit:
+                yield self._gauge(family, totals)
             else:
                 yield self._counter(family, totals)
         yield CounterMetricFamily(
@@ -147,6 +158,15 @@ class Exposition:
         for values, slot in family.samples():
             if totals[slot] or len(family.labels) < 2:
                 metric.add_metric(values, totals[slot])
+        return metric
+
+    @staticmethod
+    def _gauge(family: Family, totals: list[int]) -> "Metric":
+        from prometheus_client.core import GaugeMetricFamily
+
+        metric = GaugeMetricFamily(_name(family), family.help, labels=list(family.labels))
+        for values, slot in family.samples():
+            metric.add_metric(values, totals[slot] / family.gauge_unit)
         return metric
 
     @staticmethod

@@ -4,6 +4,7 @@ Names and codes are Centrifugo's (client protocol, error codes).
 """
 
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
@@ -46,7 +47,8 @@ class Operation(msgspec.Struct, gc=False):
     """Something a user wants to do now.
 
     `user` is empty for anonymous users (and for a connect, until its answer names one), `channel` and `method`
-    where the operation has none, `address` where nobody asked for the end user's address.
+    where the operation has none, `address` where nobody asked for the end user's address. `noted` is what the
+    door keeps for those it tells of the operation once it is over, where they asked for it.
     """
 
     kind: str
@@ -56,6 +58,7 @@ class Operation(msgspec.Struct, gc=False):
     method: str = ""
     address: str = ""
     started_ns: int = 0
+    noted: Any = None
 
 
 class ScopedOperation(Operation, gc=False):

@@ -55,7 +55,7 @@ class Claimed:
 
     claim: Claim
     lane: Lane
-    refuse_invalid: Callable[[Exception], Reply]
+    refuse_invalid: Callable[[Operation, Exception], Reply]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,10 @@ class Dispatch:
         if claimed is None:
             return pipeline.run(lane, operation, request, respond)
         try:
-            operation = claimed.claim.widen(operation, request)
+            wide = claimed.claim.widen(operation, request)
         except UNREADABLE as error:
-            return claimed.refuse_invalid(error)
-        return pipeline.run(claimed.lane, operation, request, respond)
+            return claimed.refuse_invalid(operation, error)
+        return pipeline.run(claimed.lane, wide, request, respond)
 
     def _find(self, method: str) -> Claimed | None:
         found = self._by_method.get(method) or self._by_namespace.get(self._namespace_of(method))

@@ -19,6 +19,7 @@ from cpro.config.model import EVENTS, Proxy
 from cpro.doors.claims import NOTHING_ADDED, Added, Charge, Claim, Claimed, Dispatch, Record, Tell, user_reply
 from cpro.doors.joined import connection_of, mark_user
 from cpro.doors.seal import Seal
+from cpro.doors.events import Event, Reading, read_plainly
 from cpro.doors.telling import Interest, telling
 from cpro.http.server import Connection
 from cpro.logs import Occasional
@@ -52,18 +53,6 @@ SERVICE_UNAVAILABLE = status_reply(503)
 SECRET_HEADER = b"x-cpro-secret"
 REFRESHED_FOR_S = 3600
 
-
-class Event(msgspec.Struct, gc=False):
-    """What cpro reads of an event's body; everything else in it stays raw (Centrifugo's proxy protocol)."""
-
-    client: str
-    user: str = ""
-    channel: str = ""
-    method: str = ""
-
-
-_decode = msgspec.json.Decoder(Event).decode
-
 Wait = Callable[..., None]
 """`SharedGate.wait`."""
 Run = Callable[[Lane, Operation, Request, Respond], Reply | None]
@@ -81,6 +70,8 @@ class _Entrance:
     record: Record
     joined: Lane | None
     """The lane of what the gateway has charged, and records; None where it knows nothing of the event."""
+    decode: Callable[[bytes], Event]
+    is_noted: bool
 
 
 class ProxyDoor:
@@ -110,12 +101,14 @@ class ProxyDoor:
         added: Added = NOTHING_ADDED,
         interests: Iterable[Interest] = (),
         seal: Seal | None = None,
+        reading_of: Callable[[str], Reading] = read_plainly,
     ) -> None:
         """Put settings in force from the next request on.
 
         `forwards` has a handler for each event that a backend takes, `user_of` reads the user out of a connect's
         answer, `by_address` says that limits want to know the address of anonymous users, `added` is of plugins,
         `interests` are of features that want to be told of operations, `seal` opens what a gateway has closed.
+        `interests` are of features that want to be told of operations, `reading_of` says what they need of an event.
         """
         self._seal = seal
         self._secret = proxy.secret.encode()
@@ -124,7 +117,9 @@ class ProxyDoor:
         self._handles = {kind: forwards.get(kind) or _without_upstream(kind, proxy, added.identify) for kind in EVENTS}
         self._interests = tuple(interests)
         prefix = proxy.prefix.rstrip("/")
-        self._entrances = {f"{prefix}/{kind}".encode(): self._entrance(kind, added) for kind in EVENTS}
+        self._entrances = {
+            f"{prefix}/{kind}".encode(): self._entrance(kind, added, reading_of(kind)) for kind in EVENTS
+        }
 
     def __call__(self, request: Request, connection: Connection, now_ns: int) -> Reply | None:
         entrance = self._entrances.get(request.path)
@@ -135,7 +130,7 @@ class ProxyDoor:
         if self._secret and not hmac.compare_digest(request.header(SECRET_HEADER) or b"", self._secret):
             return UNAUTHORIZED
         try:
-            event = _decode(request.body)
+            event = entrance.decode(request.body)
         except UNREADABLE as error:
             return self._refuse_invalid(entrance, error)
         operation = Operation(entrance.kind, event.client, event.user, event.channel, event.method, "", now_ns)
@@ -145,18 +140,31 @@ class ProxyDoor:
         if self._seal is not None and entrance.joined is not None and connection_of(self._seal, request) is not None:
             lane = entrance.joined
         return entrance.run(lane, operation, request, connection.answer)
+        if entrance.is_noted:
+            operation.noted = event, request
+        return entrance.run(entrance.lane, operation, request, connection.answer)
 
     def _refuse_invalid(self, entrance: _Entrance, error: Exception) -> Reply:
         entrance.record(Verdict.INVALID, 0)
         self._occasional.warning(entrance.kind, "event is not Centrifugo's", event=entrance.kind, error=str(error))
         return entrance.invalid
 
-    def _entrance(self, kind: str, added: Added) -> _Entrance:
+    def _refuse_known(
+        self, entrance: _Entrance, told: tuple[Tell, ...], operation: Operation, error: Exception
+    ) -> Reply:
+        """The same where it is known at least whose event it is."""
+        operation.kind = entrance.kind
+        for tell in told:
+            tell(operation, Verdict.INVALID, entrance.invalid, 0)
+        return self._refuse_invalid(entrance, error)
+
+    def _entrance(self, kind: str, added: Added, reading: Reading) -> _Entrance:
         told = self._told(kind, added)
         lane = self._lane(kind, kind, self._charge, self._handles[kind], told)
         invalid = BAD_GATEWAY if kind in STARTED_BY_CENTRIFUGO else BAD_REQUEST
         joined = None if self._seal is None or kind in STARTED_BY_CENTRIFUGO else _joined(lane, self._seal)
         plain = _Entrance(kind, pipeline.run, lane, invalid, self._recorder(kind), joined)
+        plain = _Entrance(kind, pipeline.run, lane, invalid, self._recorder(kind), reading.decode, reading.is_noted)
         claimed = [self._claimed(claim, plain, told) for claim in added.claims if claim.event == kind]
         return replace(plain, run=Dispatch(claimed, added.namespace_of)) if claimed else plain
 
@@ -169,8 +177,8 @@ class ProxyDoor:
         """An event's part that a plugin takes: a lane of its own beside the plain one, for the same answers."""
         handle = claim.handler(partial(self._pass_on, plain.kind), fault_of(plain.kind))
         lane = self._lane(plain.kind, claim.name, claim.charge, handle, told)
-        refuse = partial(self._refuse_invalid, replace(plain, kind=claim.name, record=self._recorder(claim.name)))
-        return Claimed(claim, lane, refuse)
+        entrance = replace(plain, kind=claim.name, record=self._recorder(claim.name))
+        return Claimed(claim, lane, partial(self._refuse_known, entrance, told))
 
     def _pass_on(self, kind: str, operation: Operation, request: Request, respond: Respond) -> Reply | None:
         """What would have been done without the plugin; by the settings of now, which may have been reloaded."""

@@ -1,6 +1,7 @@
 """Who is told of a finished operation beside the metrics: chosen when settings are put in force, not per request."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 from cpro.doors.claims import Record, Tell
 from cpro.operation import Operation, Reply, Verdict
@@ -13,9 +14,7 @@ _ADMITTED, _FAILED = Verdict.ADMITTED, Verdict.FAILED
 
 def telling(record: Record, fault: Reply, told: Sequence[Tell]) -> Tell:
     """A lane's `record`: counts with `record`, and tells all others; `fault` is the reply that means a failure."""
-    if not told:
-        return _counting(record, fault)
-    return _counting_and_telling(record, fault, told[0] if len(told) == 1 else _telling_all(tuple(told)))
+    return _counting_and_telling(record, fault, reduce(_both, told)) if told else _counting(record, fault)
 
 
 def _counting(record: Record, fault: Reply) -> Tell:
@@ -34,9 +33,9 @@ def _counting_and_telling(record: Record, fault: Reply, tell: Tell) -> Tell:
     return count_and_tell
 
 
-def _telling_all(told: tuple[Tell, ...]) -> Tell:
-    def tell_all(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
-        for tell in told:
-            tell(operation, verdict, reply, duration_ns)
+def _both(first: Tell, second: Tell) -> Tell:
+    def tell_both(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
+        first(operation, verdict, reply, duration_ns)
+        second(operation, verdict, reply, duration_ns)
 
-    return tell_all
+    return tell_both

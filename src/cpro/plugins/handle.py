@@ -52,6 +52,7 @@ def widen(operation: Operation, name: str, request: "Request") -> PluginOperatio
         operation.method,
         operation.address,
         operation.started_ns,
+        operation.noted,
         event=operation.kind,
         transport=body.transport,
         protocol=body.protocol,

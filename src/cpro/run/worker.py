@@ -22,6 +22,7 @@ from cpro.doors.answers import user_of
 from cpro.doors.api import ApiDoor
 from cpro.doors.api_rate_limit import RateLimit
 from cpro.doors.claims import NOTHING_ADDED, Record
+from cpro.doors.events import read_plainly
 from cpro.doors.proxy import ProxyDoor
 from cpro.doors.seal import Seal
 from cpro.doors.upstream import DROPPED_HEADERS, build_forwards, urls_of
@@ -38,6 +39,7 @@ from cpro.run.stores import shards_of
 if TYPE_CHECKING:
     from cpro.plugins.plugged import Plugged
     from cpro.run.gateway import GatewayHouse
+    from cpro.run.analytics import Analytics
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Worker:
         self._api = ApiDoor(self._metrics if orders.started.prometheus.enabled else None, {"rate_limit": rate_limit})
         self._plugged = self._plug() if orders.plugins else None
         self._gateway = self._build_gateway() if orders.gateway_fd is not None else None
+        self._analytics = self._record() if orders.started.clickhouse_analytics.enabled else None
         self._rules: Rules | None = None
         self._client: HttpClient | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -102,6 +105,8 @@ class Worker:
         if self._client is not None:
             await self._client.close(0.0)
         await self._limits.close()
+        if self._analytics is not None:
+            await self._analytics.close()
 
     def _on_message(self) -> None:
         try:
@@ -130,6 +135,16 @@ class Worker:
         )
         if self._gateway is not None and seal is not None:
             self._gateway.configure(settings, seal)
+        rows = self._analytics.rows(settings) if self._analytics else None
+        self._proxy.configure(
+            settings.proxy,
+            forwards,
+            user_of,
+            by_address=self._gate.wants_address,
+            added=added,
+            interests=[rows.told] if rows else [],
+            reading_of=rows.reading_of if rows else read_plainly,
+        )
         if retired is not None:
             closing = asyncio.get_running_loop().create_task(retired.close(settings.proxy.upstream.timeout.seconds))
             self._closing.add(closing)
@@ -151,6 +166,11 @@ class Worker:
             has_store=self._limits.leaser is not None,
         )
         return self._rules
+
+    def _record(self) -> "Analytics":
+        from cpro.run.analytics import Analytics  # the same for a service without analytics
+
+        return Analytics(self._orders.started, self._orders.number, self._counters, self._catalogue)
 
     def _plug(self) -> "Plugged":
         from cpro.plugins.load import load_again  # a service without plugins does without all of this
