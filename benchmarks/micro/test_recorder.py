@@ -58,7 +58,7 @@ def recording(tmp_path):
     assert sum(journal.dropped) == 0
 
 
-def test_operation(measure, recording):
+def test_record_an_operation(measure, recording):
     operation = Operation("publish", CLIENT, "100042", "chat:room42", started_ns=boot_ns())
 
     def run(calls, record=recording.operation):
@@ -68,7 +68,7 @@ def test_operation(measure, recording):
     measure(run)
 
 
-def test_subscription(measure, recording):
+def test_record_a_subscription(measure, recording):
     def run(calls, record=recording.subscription):
         for _ in range(calls):
             record(CLIENT, "100042", "chat:room42", 0)
@@ -76,7 +76,7 @@ def test_subscription(measure, recording):
     measure(run)
 
 
-def test_publication(measure, recording):
+def test_record_a_publication(measure, recording):
     def run(calls, record=recording.publication):
         for _ in range(calls):
             record("chat:room42", "client", 43, CLIENT, "100042", 0)
@@ -84,11 +84,11 @@ def test_publication(measure, recording):
     measure(run)
 
 
-@pytest.mark.parametrize("analytics", ["off", "operations", "operations_and_publications"])
-def test_door(measure, recording, analytics):
+@pytest.mark.parametrize("analytics", ["none", "operations", "operations_and_publications"])
+def test_door_and_rows(measure, recording, analytics):
     """A publish from a parsed request to its Reply, without limits: the difference is what analytics costs."""
     wanted = {"operation": recording.operation} if analytics == "operations" else {}
-    rows = None if analytics == "off" else EventRows(recording if not wanted else type(recording)(**wanted))
+    rows = None if analytics == "none" else EventRows(recording if not wanted else type(recording)(**wanted))
     door = ProxyDoor(lambda operation, now_ns: Verdict.ADMITTED, lambda kind: lambda verdict, duration_ns: None)
     door.configure(
         Proxy(without_upstream="allow"),

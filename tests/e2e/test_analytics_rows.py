@@ -322,6 +322,7 @@ def test_a_stop_leaves_the_rows_of_every_answer_and_a_start_goes_on(service):
     cpro = service({**analytics(), "proxy": {"without_upstream": "allow"}})
     cpro.post("publish", event(client="before", channel="c"))
     assert cpro.stop() == 0
+    assert len(list((cpro.folder / "data" / "journal").rglob("*.seg"))) == 1  # no spare one is left behind
     cpro.start()
     cpro.post("publish", event(client="after", channel="c"))
     assert [row["client"] for row in rows_of(cpro)["operations"]] == ["before", "after"]

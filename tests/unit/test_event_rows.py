@@ -38,7 +38,9 @@ class World:
         for table in tables:
             recording |= functions[table]
         rows = EventRows(SimpleNamespace(**recording))
-        self.door = ProxyDoor(lambda operation, now_ns, own_only=False: self.verdict, lambda kind: lambda *_: None)
+        self.rows = rows
+        self.counted: list[tuple[str, str]] = []
+        self.door = ProxyDoor(lambda operation, now_ns, own_only=False: self.verdict, self._counter)
         forwards = {event: self._forward(event, answer) for event, answer in answers.items()}
         self.door.configure(
             Proxy(),
@@ -62,6 +64,9 @@ class World:
         read = read_connect_answer if event == "connect" else read_answer
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         return lambda operation, request, respond: read(body)
+
+    def _counter(self, kind: str):
+        return lambda verdict, duration_ns: self.counted.append((kind, verdict.name))
 
     def _operation(self, namespace_of: str):
         def record(operation, verdict, reply, duration_ns):
@@ -120,6 +125,7 @@ def test_a_dry_run_leaves_the_rows_of_what_happened():
     world.verdict = Verdict.DRY_RUN
     world.send("publish", user="42", channel="c", data=[1, 2])
     assert world.operations == [("publish", "42", "channel", "DRY_RUN", 0, 0)]
+    assert world.counted == [("publish", "DRY_RUN")]
     assert world.publications == [("c", "client", 6, "c1", "42")]
 
 
@@ -245,6 +251,13 @@ def test_an_allowed_subscribe_is_a_subscription():
     assert nobody.subscriptions == []
 
 
+@pytest.mark.parametrize("answer", [{"error": {"code": 103, "message": "no"}}, {"disconnect": {"code": 4501}}])
+def test_a_publish_that_is_not_allowed_is_no_publication(answer: dict):
+    world = World("publications", publish=answer)
+    world.send("publish", user="42", channel="c", data=1)
+    assert world.publications == []
+
+
 @pytest.mark.parametrize("event", ["publish", "map_publish"])
 @pytest.mark.parametrize(
     ("payload", "size"),
@@ -287,6 +300,13 @@ def test_a_payload_that_the_answer_replaces_counts(answer: bytes, size: int | No
     if answer != b'{"result":[1,"data"]}':
         world.send("publish", user="42", channel="c", data="12345678")
         assert world.publications == [("c", "client", 10 if size is None else size, "c1", "42")]
+
+
+def test_what_a_backend_publishes_is_a_publication_of_the_api():
+    world = World("publications")
+    world.rows.on_publication("chat:x", 7)
+    assert world.publications == [("chat:x", "api", 7, "", "")]
+    assert World("operations").rows.on_publication is None
 
 
 @pytest.mark.parametrize("code", [-1, 2**32, 2**70])

@@ -227,6 +227,7 @@ def test_tables_that_are_not_exported_have_no_function(world: World):
     only = world.recording(Exports(subscriptions=SubscriptionsExport(enabled=True)))
     assert only.operation is None
     assert only.subscription is not None
+    assert (world.recording().headers, only.headers) == (("User-Agent", "Origin"), ())
 
 
 def test_only_some_users_or_channels_are_exported(world: World):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cpro._fast.http1 import Request
+from cpro.clock import boot_ns
 from cpro.doors.answers import SAYS_NOTHING, base64_bytes, channels_of, is_success, published_bytes
 from cpro.doors.claims import Tell
 from cpro.doors.events import CONNECT, PLAIN, PUBLISH, ConnectEvent, PublishEvent, Reading
@@ -14,8 +15,8 @@ from cpro.doors.proxy import SECRET_HEADER
 from cpro.operation import Operation, Reply, Verdict
 
 PUBLISHES = frozenset({"publish", "map_publish"})
-BY_CLIENT = "client"
-"""The source of these publications."""
+BY_CLIENT, BY_API = "client", "api"
+"""Sources of publications."""
 
 
 RecordConnection = Callable[[str, str, tuple[str, str, str, str], dict[str, list[str]], int], object]
@@ -64,6 +65,18 @@ class EventRows:
             tells.append(_publishing(recording.publication))
         return [tell for tell in tells if tell is not None]
 
+    @property
+    def on_publication(self) -> Callable[[str, int], None] | None:
+        """Records what a backend has published by the server API: takes channel and size in bytes."""
+        record = self._recording.publication
+        if record is None:
+            return None
+
+        def tell(channel: str, size: int) -> None:
+            record(channel, BY_API, size, "", "", boot_ns())
+
+        return tell
+
     def reading_of(self, event: str) -> Reading:
         if event == "connect" and self._recording.connection is not None:
             return Reading(CONNECT, is_noted=True)
@@ -82,7 +95,7 @@ def _subscribing(record: RecordSubscription) -> Tell:
 
 def _publishing(record: RecordPublication) -> Tell:
     def tell(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
-        if reply.error or reply.disconnect or reply.status != 200:  # no `is_success`: this is often asked
+        if reply.error or reply.disconnect:
             return
         size = None if reply.body in SAYS_NOTHING else published_bytes(reply)
         if size is None:

@@ -48,7 +48,7 @@ class Analytics:
         journal = self._segments.journal
         appends = {table.number: RowWriter(journal, table.number, table.kinds).append for table in TABLES}
         self._recorder = Recorder(appends, started.node.name or os.uname().nodename, Seconds())
-        self._meter = _Meter(journal, counters, catalogue)
+        self._meter = Meter(journal, counters, catalogue)
         self._set_bytes = partial(counters.set, catalogue.journal_bytes.first)
         self._tasks = [asyncio.create_task(self._count())]
         if number == MEASURER:
@@ -85,7 +85,7 @@ class Analytics:
             await asyncio.sleep(MEASURE_EVERY_S)
 
 
-class _Meter:
+class Meter:
     """Brings a journal's own counts into the metrics: rows are many, and who asks for metrics is one."""
 
     def __init__(self, journal: Journal, counters: Counters, catalogue: Catalogue) -> None:
@@ -93,7 +93,7 @@ class _Meter:
         self._add = counters.add
         self._rows = [(table.number, catalogue.journal_rows.slot(table.name)) for table in TABLES]
         self._dropped = [(table.number, catalogue.journal_dropped.slot(table.name)) for table in TABLES]
-        self._seen = journal.appended, journal.dropped
+        self._seen = [0] * len(journal.appended), [0] * len(journal.dropped)
 
     def count(self) -> None:
         """What came since the last time."""
