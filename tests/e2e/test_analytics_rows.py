@@ -250,6 +250,28 @@ def test_operations_of_plugins_have_their_own_names_and_the_rows_of_their_events
     assert [(row["channel"], row["size"]) for row in rows["publications"]] == [("vip:a", 5)]
 
 
+SPOILER = """
+    from cpro.plugins import OperationType, hookimpl, result_reply
+
+    async def spoil(operation):
+        operation.user = operation.channel = operation
+        return result_reply(data=operation.client)
+
+    @hookimpl
+    def cpro_operations(config):
+        return [OperationType(name="spoil", handle=spoil, methods=["spoil"])]
+"""
+
+
+def test_a_plugin_that_spoils_its_operation_loses_the_row_and_not_the_answer(service, tmp_path: Path):
+    write_plugin(tmp_path / "packages", "spoiler", SPOILER)
+    cpro = service(analytics(), env=with_packages(tmp_path / "packages"))
+    assert cpro.post("rpc", event(client="c9", method="spoil")) == (200, {"result": {"data": "c9"}})
+    cpro.post("rpc", event(method="other"))
+    assert cpro.wait_for("operation can't be told of")["op"] == "spoil"
+    assert [row["op"] for row in rows_of(cpro)["operations"]] == ["rpc"]
+
+
 def test_only_chosen_users_and_channels_are_exported_and_a_reload_chooses_anew(service):
     cpro = service({
         **analytics(operations={"export_users": ["a", ""]}, publications={"export_channels": ["one"]}),

@@ -159,6 +159,16 @@ def test_what_a_plugin_takes_has_the_plugins_name_and_the_events_rows():
     assert world.publications == [("c", "client", 5, "c1", "42")]
 
 
+def test_an_operation_that_cant_be_recorded_is_answered_all_the_same(caplog: pytest.LogCaptureFixture):
+    def widen(operation, request):
+        return msgspec.structs.replace(operation, kind="vip")
+
+    world = World("operations", claims=[claim("publish", widen)])
+    world.operations = None
+    assert world.send("publish", user="42", channel="c") is EMPTY_RESULT
+    assert [record.getMessage() for record in caplog.records] == ["operation can't be told of"]
+
+
 def test_what_a_plugin_cant_read_is_an_operation_of_a_known_user():
     def widen(operation, request):
         raise msgspec.DecodeError("b64data isn't base64")

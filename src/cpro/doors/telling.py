@@ -1,15 +1,20 @@
 """Who is told of a finished operation beside the metrics: chosen when settings are put in force, not per request."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import reduce
 
 from cpro.doors.claims import Record, Tell
+from cpro.logs import Occasional
 from cpro.operation import Operation, Reply, Verdict
+
+log = logging.getLogger(__name__)
 
 Interest = Callable[[str], Sequence[Tell]]
 """Who of a feature wants to be told of one event's operations, those included that plugins take."""
 
 _ADMITTED, _FAILED = Verdict.ADMITTED, Verdict.FAILED
+_occasional = Occasional(log)
 
 
 def telling(record: Record, fault: Reply, told: Sequence[Tell]) -> Tell:
@@ -28,7 +33,10 @@ def _counting_and_telling(record: Record, fault: Reply, tell: Tell) -> Tell:
     def count_and_tell(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
         verdict = _FAILED if reply is fault and verdict is _ADMITTED else verdict
         record(verdict, duration_ns)
-        tell(operation, verdict, reply, duration_ns)
+        try:
+            tell(operation, verdict, reply, duration_ns)
+        except Exception as error:  # a plugin may have changed the operation in any way; the user is to be answered
+            _occasional.warning("", "operation can't be told of", op=str(operation.kind), error=str(error))
 
     return count_and_tell
 
