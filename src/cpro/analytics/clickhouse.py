@@ -120,8 +120,10 @@ class EmbeddedNode(Node):
             return self.client.has_all(self._plan, batch, file.name)
 
     def close(self) -> None:
+        was_open = self.client.is_open
         super().close()
-        forget(self._folder)
+        if was_open:
+            forget(self._folder)
 
 
 class ClickhouseSink:

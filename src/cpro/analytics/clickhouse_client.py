@@ -47,6 +47,10 @@ class ClickhouseClient:
         self._is_embedded = is_embedded
         self._client: Client | None = None
 
+    @property
+    def is_open(self) -> bool:
+        return self._client is not None
+
     def connect(self) -> Client:
         """Raises SinkError where nothing answers, or turns us away."""
         if self._client is None:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _MARKER: Final = "cpro-boot"
 _COPIES: Final = "cpro-statements"
+_TORN: Final = "cpro-torn"
 _prepared: dict[Path, bool] = {}  # folder -> whether the machine went down while it was open
 _preparing = threading.Lock()
 
@@ -49,13 +50,15 @@ def prepare(folder: Path) -> bool:
 
 
 def mend(folder: Path) -> None:
-    for torn in statements(folder):
+    for torn in list(statements(folder)):
         if torn.stat().st_size:
             continue
-        copy = folder / _COPIES / torn.relative_to(folder)
-        torn.rename(torn.with_suffix(".sql.torn"))
+        place = torn.relative_to(folder)
+        copy, aside = folder / _COPIES / place, folder / _TORN / place
+        aside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        torn.rename(aside)  # far away: the engine takes offence at any other name beside the statements
         if copy.is_file() and copy.stat().st_size:
-            _copy(copy, torn)
+            _copy(copy, torn, aside.with_suffix(".new"))
             log.warning("torn statement of a table is put back", extra=fields(path=str(torn)))
         else:
             log.error("torn statement of a table is set aside; its rows can't be read", extra=fields(path=str(torn)))
@@ -67,7 +70,7 @@ def keep_statements(folder: Path) -> None:
         copy = folder / _COPIES / path.relative_to(folder)
         if path.stat().st_size and not (copy.is_file() and copy.read_bytes() == path.read_bytes()):
             copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _copy(path, copy)
+            _copy(path, copy, copy.with_suffix(".new"))
 
 
 def statements(folder: Path) -> Iterator[Path]:
@@ -93,9 +96,8 @@ def _mark(folder: Path) -> bool:
     return before != boot
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Whole or not at all, and on the disk."""
-    following = target.with_suffix(".new")
+def _copy(source: Path, target: Path, following: Path) -> None:
+    """Whole or not at all, and on the disk, by way of `following`."""
     shutil.copyfile(source, following)
     with following.open("rb") as file:
         os.fsync(file.fileno())
