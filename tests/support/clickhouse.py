@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -19,17 +20,21 @@ REAL = os.environ.get("CPRO_TEST_CLICKHOUSE", "")
 class ClickhouseStandIn:
     """A context manager. What is stored stays in `folder`, whether it is stopped or killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificates: dict[str, str] | None = None) -> None:
+        """With `certificates` (tests.support.redis) it speaks TLS, and clients must have a certificate."""
         self.folder = folder
+        self._certificates = certificates
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def dsn(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._certificates else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> "ClickhouseStandIn":
         command = [sys.executable, "-m", "tests.support.clickhouse_process", str(self.folder), str(self.port)]
+        if self._certificates:
+            command += [self._certificates[name] for name in ("server_cert", "server_key", "ca")]
         self._process = subprocess.Popen(command)
         assert eventually(self.answers, START_S), "the stand-in does not answer"
         return self
@@ -77,5 +82,13 @@ class ClickhouseStandIn:
         self.stop()
 
     def _ask(self, path: str, body: bytes | None = None) -> bytes:
-        with urllib.request.urlopen(f"{self.dsn}{path}", body, timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.dsn}{path}", body, timeout=30, context=self._context()) as answer:
             return answer.read()
+
+    def _context(self) -> ssl.SSLContext | None:
+        if self._certificates is None:
+            return None
+        context = ssl.create_default_context(cafile=self._certificates["ca"])
+        context.check_hostname = False
+        context.load_cert_chain(self._certificates["client_cert"], self._certificates["client_key"])
+        return context

@@ -1,4 +1,4 @@
-"""`python -m tests.support.clickhouse_process FOLDER PORT`: ClickHouse's HTTP, real engine (chdb) behind it.
+"""`python -m tests.support.clickhouse_process FOLDER PORT [CERT KEY CA]`: ClickHouse over HTTP, a real engine behind it.
 
 Enough of the interface for clickhouse-connect, and for a test that wants the transport to fail: `POST /faults` with a
 JSON list arms one fault for each of the next inserts, `GET /inserts` lists the tokens that came, in order. Faults:
@@ -12,6 +12,7 @@ after:X                 does it first, then X (close, hang, 500, lie)
 
 import json
 import re
+import ssl
 import sys
 import tempfile
 import threading
@@ -27,6 +28,7 @@ TRANSPORT = {
     "query", "database", "wait_end_of_query", "query_id", "session_id", "compress", "enable_http_compression",
     "send_progress_in_http_headers", "http_headers_progress_interval_ms", "client_protocol_version",
 }  # fmt: skip
+OF_VIEWS = 2  # servers count what an insert wrote into the targets of views, too
 INSERT = re.compile(r"\s*INSERT\s+INTO\s+(?P<target>.*)\s+FORMAT\s+(?P<format>\w+)\s*\Z", re.DOTALL | re.IGNORECASE)
 
 
@@ -67,8 +69,15 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, folder: str, port: int) -> None:
+    def __init__(self, folder: str, port: int, certificates: list[str]) -> None:
         super().__init__(("127.0.0.1", port), Handler)
+        if certificates:
+            cert, key, authority = certificates
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(cert, key)
+            context.load_verify_locations(authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.engine = Engine(folder)
         self.faults: list[str] = []
         self.tokens: list[str] = []
@@ -149,7 +158,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-ClickHouse-Timezone", "UTC")
         if is_insert:
-            self.send_header("X-ClickHouse-Summary", json.dumps({"written_rows": str(rows)}))
+            self.send_header("X-ClickHouse-Summary", json.dumps({"written_rows": str(rows + OF_VIEWS)}))
         if code:
             self.send_header("X-ClickHouse-Exception-Code", code)
         if body and status == 200:
@@ -159,9 +168,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    folder, port = sys.argv[1], int(sys.argv[2])
+    folder, port, *certificates = sys.argv[1:]
     Path(folder).mkdir(parents=True, exist_ok=True)
-    Server(folder, port).serve_forever()
+    Server(folder, int(port), certificates).serve_forever()
 
 
 if __name__ == "__main__":
