@@ -120,9 +120,13 @@ def test_batches_differ_by_their_ids_only(clickhouse, sink, plan):
 
 def test_no_room_asks_for_halves(clickhouse, sink):
     sink.open()
-    clickhouse.fault("code:241")
-    with pytest.raises(SinkSplitError):
-        sink.write(batch())
+    clickhouse.fault("code:241", "413", "code:241")
+    for _ in range(2):
+        with pytest.raises(SinkSplitError):
+            sink.write(batch(rows=ROWS + 1))
+    with pytest.raises(SinkError) as of_a_small_one:
+        sink.write(batch(rows=10))
+    assert not isinstance(of_a_small_one.value, SinkSplitError)
 
 
 def test_wrong_data_is_refused_only_when_it_is_so_twice(clickhouse, sink, plan):

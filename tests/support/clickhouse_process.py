@@ -1,4 +1,4 @@
-"""`python -m tests.support.clickhouse_process FOLDER PORT [CERT KEY CA]`: ClickHouse over HTTP, a real engine behind it.
+"""`python -m tests.support.clickhouse_process FOLDER PORT [CERT KEY CA]`: ClickHouse over HTTP, with its engine.
 
 Enough of the interface for clickhouse-connect, and for a test that wants the transport to fail: `POST /faults` with a
 JSON list arms one fault for each of the next inserts, `GET /inserts` lists the tokens that came, in order. Faults:

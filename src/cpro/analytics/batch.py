@@ -43,7 +43,7 @@ class Batch:
     """At least one row, of one table."""
 
     id: str
-    """Up to 64 ASCII characters. The same id always comes with the same rows, however often and however late."""
+    """Up to 64 ASCII characters, no space. The same id always comes with the same rows, however often and late."""
     table: Table
     rows: int
     native: bytes

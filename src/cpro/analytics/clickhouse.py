@@ -17,7 +17,7 @@ from typing import Final
 
 from cpro.config.clickhouse_dsn import parse_dsn
 from cpro.config.model import Settings
-from cpro.errors import SinkError, SinkRejectError
+from cpro.errors import SinkError, SinkRejectError, SinkSplitError
 from cpro.logs import fields
 
 from .batch import Batch
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 MOST_REST_S: Final = 30.0
 _DOUBTED: Final = 16
 """Batches that are looked for before they are sent, after the machine went down: those that may have been sent."""
+SMALL_ROWS, SMALL_BYTES = 1000, 1 << 20
+"""A batch of this size is not what a server has no memory for."""
 FOLDER: Final = "clickhouse"
 
 
@@ -211,6 +213,10 @@ class ClickhouseSink:
                 raise SinkError(str(error)) from error
             if self._pins is not None:
                 self._pins.drop(batch.id)
+            raise
+        except SinkSplitError as error:
+            if batch.rows <= SMALL_ROWS and len(batch.native) <= SMALL_BYTES:
+                raise SinkError(str(error)) from error  # it is the server that has no memory for anything
             raise
         except SinkRejectError as error:
             self._doubt(batch, error)

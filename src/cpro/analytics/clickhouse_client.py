@@ -4,6 +4,7 @@ Inserts carry a token, and the setting that hands it on to the tables behind mat
 sends a body again when the peer closes the connection: harmless, for the token is the same.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -133,6 +134,8 @@ def open_server(
     **options: Any,  # noqa: ANN401 -- get_client's
 ) -> Client:
     """Three requests; raises what clickhouse-connect does."""
+    for noisy in ("clickhouse_connect", "urllib3"):  # what they warn of is raised, and told once
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     return get_client(
         interface="https" if server.is_tls else "http",
         host=server.address.host,
@@ -145,7 +148,7 @@ def open_server(
         client_name="cpro",
         autogenerate_session_id=False,
         pool_mgr=_pool(server, tls),
-        show_clickhouse_errors="scrub",
+        show_clickhouse_errors=True,
         **options,
     )
 

@@ -29,8 +29,8 @@ class NoSchemaError(SinkError):
 def translate(error: ClickHouseError) -> SinkError:
     code = getattr(error, "code", None)
     text = _told(error)
-    if code in _TOO_LARGE or (code is None and "HTTP status 413" in text):
-        return SinkSplitError(text)
+    if (code in _TOO_LARGE and "(total)" not in text) or (code is None and "HTTP status 413" in text):
+        return SinkSplitError(text)  # "(total)": all queries together have too much, not this one
     if code in _NO_SCHEMA:
         return NoSchemaError(text)
     if code in _TURNED_AWAY or was_not_sent(error):

@@ -19,11 +19,10 @@ class Pins:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._servers: dict[str, str] = {}
-        self._lines = _MOST_LINES
+        self._lines = _MOST_LINES  # begin with a file of our own: the old one may end in a torn line
         if path.exists():
-            lines = path.read_text("ascii", "replace").splitlines()
-            self._lines = len(lines)
-            for batch, _, server in (line.partition(" ") for line in lines):
+            *whole, _ = path.read_text("ascii", "replace").split("\n")
+            for batch, _, server in (line.partition(" ") for line in whole):
                 self._remember(batch, server)
 
     def get(self, batch: str) -> str | None:
