@@ -67,12 +67,20 @@ def test_after_a_power_cut_the_rows_are_looked_for_not_their_token(engine):
         shutil.rmtree(log)
     (engine.folder / "cpro-boot").write_text("of another boot")
     engine.start()
+    engine.call("ask", "SELECT 1")  # a reader's opening changes nothing
+    again(engine)
+    engine.call("open")
+    again(engine)  # nor does a crash before the batches were sent again
     engine.call("write", "a", 1, operations(100, labels={"k": "v"}))
     engine.call("write", "b", 2, [row_of(CONNECTIONS, user="u", headers={"h": ["1", "2"]}, time=NOW)])
     engine.call("write", "c", 1, operations(50, user="another"))
     assert count(engine) == 150
     assert count(engine, "connections") == 1
     assert engine.call("log").count("batch is there already") == 2
+    for number in range(20):
+        engine.call("write", f"later-{number}", 1, operations(1, duration=number))
+    assert count(engine) == 170
+    assert (engine.folder / "cpro-boot").read_text() != "of another boot", "tokens are trusted again"
 
 
 def test_after_a_clean_end_nothing_is_doubted(engine):

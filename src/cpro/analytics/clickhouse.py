@@ -24,7 +24,7 @@ from .batch import Batch
 from .clickhouse_client import ClickhouseClient, open_server
 from .clickhouse_errors import NoSchemaError, NotSentError
 from .ddl import Plan
-from .embedded import forget, keep_statements, open_embedded, prepare
+from .embedded import keep_statements, mark, open_embedded, unmark, was_cut_off
 from .pins import Pins
 
 log = logging.getLogger(__name__)
@@ -97,22 +97,27 @@ class EmbeddedNode(Node):
     def __init__(self, client: ClickhouseClient, plan: Plan, folder: Path, *, skip_schema: bool) -> None:
         super().__init__(client, plan, skip_schema=skip_schema)
         self._folder = folder
-        self._doubted: int | None = None
+        self._doubted: int | None = None  # batches still to be looked for before they are sent; None: not open yet
 
     def on_ready(self) -> None:
         keep_statements(self._folder)
+        if self._doubted is None:
+            self._doubted = _DOUBTED if was_cut_off(self._folder) else 0
+            if not self._doubted:
+                mark(self._folder)
 
     def insert(self, batch: Batch) -> None:
-        if self._doubted is None:
-            self._doubted = _DOUBTED if prepare(self._folder) else 0
-        if self._doubted:
-            self.prepare()
-            if self._is_present(batch):
-                log.warning("batch is there already", extra=fields(table=batch.table.name, rows=batch.rows))
-                self._doubted -= 1
-                return
-        super().insert(batch)
-        self._doubted = max(0, self._doubted - 1)
+        self.prepare()
+        if not self._doubted:
+            super().insert(batch)
+            return
+        if self._is_present(batch):
+            log.warning("batch is there already", extra=fields(table=batch.table.name, rows=batch.rows))
+        else:
+            super().insert(batch)
+        self._doubted -= 1
+        if not self._doubted:
+            mark(self._folder)
 
     def _is_present(self, batch: Batch) -> bool:
         """Whether all its rows are in the table: its token may be lost where they are not."""
@@ -122,10 +127,9 @@ class EmbeddedNode(Node):
             return self.client.has_all(self._plan, batch, file.name)
 
     def close(self) -> None:
-        was_open = self.client.is_open
         super().close()
-        if was_open:
-            forget(self._folder)
+        if self._doubted == 0:
+            unmark(self._folder)
 
 
 class ClickhouseSink:

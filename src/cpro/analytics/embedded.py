@@ -26,7 +26,7 @@ _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _MARKER: Final = "cpro-boot"
 _COPIES: Final = "cpro-statements"
 _TORN: Final = "cpro-torn"
-_prepared: dict[Path, bool] = {}  # folder -> whether the machine went down while it was open
+_prepared: set[Path] = set()
 _preparing = threading.Lock()
 
 
@@ -39,14 +39,13 @@ def open_embedded(folder: Path, **options: Any) -> Client:  # noqa: ANN401 -- cl
         raise SinkError("the embedded ClickHouse is not installed: pip install 'cpro[embedded]'") from error
 
 
-def prepare(folder: Path) -> bool:
-    """Mend the folder, once in this process. True: the machine went down while it was open."""
+def prepare(folder: Path) -> None:
+    """Make or mend the folder, once in this process."""
     with _preparing:
         if folder not in _prepared:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             mend(folder)
-            _prepared[folder] = _mark(folder)
-        return _prepared[folder]
+            _prepared.add(folder)
 
 
 def mend(folder: Path) -> None:
@@ -79,21 +78,23 @@ def statements(folder: Path) -> Iterator[Path]:
     yield from folder.glob("store/*/*/*.sql")
 
 
-def forget(folder: Path) -> None:
-    """After a clean end: the engine has been closed, and all is on the disk."""
-    with _preparing:
-        _prepared.pop(folder, None)
-        (folder / _MARKER).unlink(missing_ok=True)
+def was_cut_off(folder: Path) -> bool:
+    """Whether the machine has been started anew since `mark`, and nobody has said `unmark`."""
+    marker = folder / _MARKER
+    return marker.exists() and marker.read_text("ascii", "replace") != _BOOT.read_text()
 
 
-def _mark(folder: Path) -> bool:
-    marker, boot = folder / _MARKER, _BOOT.read_text().strip()
-    before = marker.read_text("ascii", "replace").strip() if marker.exists() else boot
-    with marker.open("w") as file:
-        file.write(boot)
+def mark(folder: Path) -> None:
+    """From now on there may be batches whose tokens a power cut would take. Returns when that is on the disk."""
+    with (folder / _MARKER).open("w") as file:
+        file.write(_BOOT.read_text())
         file.flush()
         os.fsync(file.fileno())
-    return before != boot
+
+
+def unmark(folder: Path) -> None:
+    """After a clean end: every batch that was sent has been answered."""
+    (folder / _MARKER).unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path, following: Path) -> None:
