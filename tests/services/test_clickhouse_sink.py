@@ -1,8 +1,11 @@
 """The built-in sink against the real engine behind HTTP: whatever the transport does, a row is there exactly once."""
 
 from functools import partial
+from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cpro.analytics.clickhouse import ClickhouseSink, Node
 from cpro.analytics.clickhouse_client import ClickhouseClient, open_server
@@ -109,6 +112,26 @@ def test_a_batch_that_is_sent_again_is_there_once(clickhouse, sink, plan, faults
     assert stored(clickhouse, plan) == ROWS
     for rollup, column in (("operations_per_minute", "count"), ("errors_by_user", "count")):
         assert clickhouse.value(f"SELECT sum({column}) FROM {plan.name(rollup)}") == ROWS
+
+
+QUICK_FAULTS = ["", "500", "code:252", "cut", "close", "lie", "after:500", "after:close", "after:lie", "after:code:252"]
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.sampled_from(QUICK_FAULTS), max_size=4), min_size=1, max_size=5))
+def test_whatever_happens_in_whatever_order(clickhouse, faults_of):
+    plan = Plan(f"of {uuid4()}")
+    sink = ClickhouseSink([node(clickhouse, plan)])
+    sink.open()
+    for number, faults in enumerate(faults_of):
+        clickhouse.fault(*faults)
+        write_until_taken(sink, batch(f"batch-{number}", rows=10 + number, error=111), tries=10)
+    wanted = sum(10 + number for number in range(len(faults_of)))
+    assert stored(clickhouse, plan) == wanted
+    for rollup, column in (("operations_per_minute", "count"), ("errors_by_user", "count")):
+        assert clickhouse.value(f"SELECT sum({column}) FROM {plan.name(rollup)}") == wanted
+    sink.close()
+    clickhouse.run(f"DROP DATABASE `{plan.database}` SYNC")
 
 
 def test_batches_differ_by_their_ids_only(clickhouse, sink, plan):
