@@ -186,6 +186,11 @@ def test_answers_are_tables_for_people(shared):
         "SELECT 1 into/**/outfile '/tmp/cpro-out'",
         "SELECT ';' ; SELECT 2",
         "SELECT $$ ' $$ ; SELECT 2 -- '",
+        "SELECT $x$ ' $x$, 1",
+        "SELECT \u2018'\u2019 ; SELECT 2 --'",
+        'SELECT \u201c"\u201d ; SELECT 2 --"',
+        "SELECT 1\u2028",
+        "SELECT 'open",
         "SELECT * FROM file('/etc/passwd', 'LineAsString')",
         "SELECT * FROM url('http://127.0.0.1:9/', 'LineAsString')",
         "SELECT",
@@ -211,7 +216,7 @@ def test_only_questions_are_answered(shared, question):
         "EXPLAIN SELECT 1",
         "EXISTS operations",
         "/* ; */ SELECT 'a\\';b', 'it''s; fine'",
-        "SELECT $x$ ; $x$",
+        "SELECT '$x$ ; \u2018', 1.5e3 % 2, map('a', 1)['a'], [1, 2][1] :: UInt8",
     ],
 )
 def test_every_kind_of_question_is_answered(shared, question):

@@ -44,12 +44,14 @@ _SETTINGS: Final = {
 _TOKEN: Final = re.compile(
     r"""
       (?P<skipped> \s+ | --[^\n]* | \#[!\ ][^\n]* | /\*.*?(?:\*/|\Z) )
-    | (?P<quoted> '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`\\]|\\.|``)*` | \$(\w*)\$.*?\$\3\$ )
-    | (?P<word> [^\W\d]\w* )
+    | (?P<quoted> '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`\\]|\\.|``)*` )
+    | (?P<word> [A-Za-z_]\w* )
     | (?P<sign> . )
     """,
-    re.DOTALL | re.VERBOSE,
+    re.ASCII | re.DOTALL | re.VERBOSE,
 )
+_SIGNS: Final = frozenset("0123456789()[]{}<>=!+-*/%.,;:?|&^@~")
+"""What may stand outside of quotes. The engine has more kinds of them: heredocs, typographic ones."""
 
 
 def check_question(sql: str) -> str:
@@ -59,6 +61,9 @@ def check_question(sql: str) -> str:
         tokens.pop()
     if not tokens:
         raise ValueError("there is no question")
+    for found in tokens:
+        if found.lastgroup == "sign" and found.group() not in _SIGNS:
+            raise ValueError(f"the character {found.group()!r} is taken only inside '…', \"…\" or `…`, in whole pairs")
     words = [found.group().lower() if found["word"] else found.group() for found in tokens]
     opening = next((word for word in words if word != "("), "")
     if opening not in _QUESTIONS:
