@@ -11,13 +11,20 @@ START = 4096
 MARKS_AT = 2048
 
 
+def _step(crc: int) -> int:
+    for _ in range(8):
+        crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc
+
+
+STEPS = [_step(byte) for byte in range(256)]
+
+
 def crc32c(data: bytes, seed: int = 0) -> int:
-    """Bit by bit (RFC 3720 appendix B.4: polynomial 0x1edc6f41, reflected)."""
+    """RFC 3720 appendix B.4: polynomial 0x1edc6f41, reflected."""
     crc = seed ^ 0xFFFFFFFF
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        crc = STEPS[(crc ^ byte) & 255] ^ (crc >> 8)
     return crc ^ 0xFFFFFFFF
 
 
@@ -147,63 +154,87 @@ def decode(kinds: Sequence[int], data: bytes) -> tuple:
     return values
 
 
+def identity(name: bytes, size: int, version: int = 1) -> bytes:
+    """The 48 bytes that stand at 0 and at 1024."""
+    head = struct.pack("<8sII16sQI", b"cprojrnl", 1, version, name, size, 0)
+    return head + struct.pack("<I", crc32c(head))
+
+
+def mark(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 8], "little")
+
+
 @dataclass
 class Segment:
-    """A whole segment file, its records read strictly: the first that is bad ends it."""
+    """A file as `SegmentReader` must read it once its writer is gone. ValueError: it is none."""
 
     data: bytes
-    id: bytes = field(init=False)
-    committed: int = field(init=False)
-    sealed_at: int = field(init=False)
+    name: bytes = field(init=False)
+    version: int = field(init=False)
+    size: int = field(init=False)
+    bad: int = 0
+    lost_bytes: int = 0
 
     def __post_init__(self) -> None:
-        magic, form, version, name, size, _, check = struct.unpack_from("<8sII16sQII", self.data)
-        assert (magic, form, check) == (b"cprojrnl", 1, crc32c(self.data[:44]))
-        assert self.data[1024:1072] == self.data[:48]
-        self.id, self.version, self.size = name, version, size
-        self.committed, self.sealed_at = (
-            int.from_bytes(self.data[at : at + 8], "little") for at in (MARKS_AT, MARKS_AT + 64)
-        )
+        if len(self.data) < START:
+            raise ValueError("too short")
+        copies = [self.data[at : at + 48] for at in (0, 1024)]
+        whole = [copy for copy in copies if copy[44:] == struct.pack("<I", crc32c(copy[:44]))]
+        if not whole or struct.unpack_from("<8sI", whole[0]) != (b"cprojrnl", 1):
+            raise ValueError("no segment")
+        _, _, self.version, self.name, size = struct.unpack_from("<8sII16sQ", whole[0])
+        self.size = min(size, len(self.data))
 
-    def records(self) -> list[tuple[int, bytes]]:
-        found, at, seed = [], START, crc32c(self.id)
-        while at < self.committed:
-            size, check = struct.unpack_from("<II", self.data, at)
-            body = self.data[at + 8 : at + 8 + size]
-            if not body or len(body) < size or crc32c(body, seed) != check:
-                break
-            found.append((body[0], body[1:]))
-            at += 8 + size
+    def good(self, at: int, limit: int) -> bytes | None:
+        """Table and values of a good record at `at` that ends by `limit`."""
+        if at > limit - 9:
+            return None
+        size, check = struct.unpack_from("<II", self.data, at)
+        if not 0 < size <= limit - at - 8:
+            return None
+        body = self.data[at + 8 : at + 8 + size]
+        return body if crc32c(body, crc32c(self.name)) == check else None
+
+    def chain(self, at: int) -> int:
+        """Where good records that follow each other without a gap end."""
+        while (body := self.good(at, self.size)) is not None:
+            at += 8 + len(body)
+        return at
+
+    @property
+    def end(self) -> int:
+        marks = [mark(self.data, at) for at in (MARKS_AT, MARKS_AT + 64)]
+        plausible = max((one for one in marks if START <= one <= self.size), default=0)
+        if marks[1]:
+            return plausible or self.size
+        return self.chain(max(self.chain(START), plausible))
+
+    def records(self, limit: int | None = None) -> list[tuple[int, bytes]]:
+        """The good ones; what is between them is counted."""
+        limit = self.end if limit is None else limit
+        found, at = [], START
+        while at < limit:
+            if (body := self.good(at, limit)) is not None:
+                found.append((body[0], body[1:]))
+                at += 8 + len(body)
+            else:
+                after = self.skip(at, limit)
+                self.bad += 1
+                self.lost_bytes += after - at
+                at = after
         return found
 
-
-@dataclass
-class Damage:
-    """What a reader passed over."""
-
-    places: int = 0
-    bytes: int = 0
-
-
-def good_records(data: bytes, name: bytes, limit: int, damage: Damage) -> list[tuple[int, bytes]]:
-    """The good records before `limit` in the file `data` of the segment `name`, passing over what is bad.
-
-    Behind a bad one every later place is tried. Without the budget that ends the search in a segment made to be slow.
-    """
-    found, at, seed = [], START, crc32c(name)
-
-    def good(at: int) -> bytes | None:
-        size, check = struct.unpack_from("<II", data, at) if at <= limit - 9 else (0, 0)
-        body = data[at + 8 : at + 8 + size]
-        return body if 0 < size <= limit - at - 8 and crc32c(body, seed) == check else None
-
-    while at < limit:
-        if (body := good(at)) is not None:
-            found.append((body[0], body[1:]))
-            at += 8 + len(body)
-            continue
-        after = next((place for place in range(at + 1, limit - 8) if good(place)), limit)
-        damage.places += 1
-        damage.bytes += after - at
-        at = after
-    return found
+    def skip(self, bad: int, limit: int) -> int:
+        """The next place with a good record; after too many candidates, the one that the bad record's length names."""
+        budget = 4 * self.size
+        for at in range(bad + 1, limit - 8):
+            size = int.from_bytes(self.data[at : at + 4], "little")
+            if not 0 < size <= limit - at - 8:
+                continue
+            if size > budget:
+                named = bad + 8 + int.from_bytes(self.data[bad : bad + 4], "little")
+                return limit if self.good(named, limit) is None else named
+            budget -= size
+            if self.good(at, limit) is not None:
+                return at
+        return limit

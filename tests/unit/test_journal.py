@@ -64,8 +64,9 @@ def test_rows_are_read_in_the_order_in_which_they_were_appended(make):
     assert reader.records(START, reader.committed) == expected
     assert (journal.appended[1], journal.appended[3], sum(journal.dropped)) == (1, 1, 0)
     found = oracle.Segment(Path(segment.path).read_bytes())
-    assert found.records() == expected
-    assert (found.id.hex(), found.version, found.size, found.committed) == (reader.id, 1, SIZE, segment.committed)
+    assert (found.records(), found.bad) == (expected, 0)
+    assert (found.name.hex(), found.version, found.size, found.end) == (reader.id, 1, SIZE, segment.committed)
+    assert found.data[1024:1072] == found.data[:48] == oracle.identity(found.name, SIZE)
     assert segment.rows == 2
 
 
@@ -202,6 +203,39 @@ def test_a_segment_whose_writer_is_gone_is_sealed(make):
     assert reader.sealed
     assert numbers_in(reader) == list(range(10))
     assert os.path.getsize(segment.path) == SIZE
+
+
+def test_a_reader_gives_back_the_memory_of_what_it_has_read(make):
+    segment = make(8 << 20)
+    append_rows(journal_on(segment), 4000, "x" * 1000)
+    reader = SegmentReader(segment.path)
+    start = START
+    while start < reader.committed:
+        start, _ = reader.end_of(start, 100, SIZE)
+        assert resident_bytes(segment.path, "r--s") < 2 << 20
+    reader.end_of(start, 100, SIZE)
+    assert resident_bytes(segment.path, "r--s") < 128 << 10
+    assert numbers_in(reader) == list(range(4000)), "it can be read again"
+
+
+def resident_bytes(path: str, permissions: str) -> int:
+    """Of a mapping of this process."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    for line in lines:
+        if line.endswith(path) and permissions in line:
+            return next(int(one.split()[1]) * 1024 for one in lines if one.startswith("Rss:"))
+    raise AssertionError("not mapped")
+
+
+def test_readers_of_sealed_segments_need_no_open_file(make):
+    segment = make()
+    append_rows(journal_on(segment), 10)
+    segment.close()
+    readers = [SegmentReader(segment.path) for _ in range(100)]
+    before = len(os.listdir("/proc/self/fd"))
+    assert all(reader.sealed for reader in readers)
+    assert len(os.listdir("/proc/self/fd")) == before - 100
+    assert all(numbers_in(reader) == list(range(10)) for reader in readers)
 
 
 def test_sync_tells_whether_there_was_anything_to_write(make):

@@ -289,9 +289,18 @@ def test_what_all_workers_use_counts(rig, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("max_bytes", "workers", "expected"),
-    [(8 << 30, 1, 32 << 20), (8 << 30, 64, 16 << 20), (64 << 20, 1, 8 << 20), (8 << 20, 1, 1 << 20), (1, 1, 256 << 10)],
+    [
+        (8 << 30, 1, 32 << 20),
+        (8 << 30, 64, 16 << 20),
+        (64 << 20, 1, 8 << 20),
+        (8 << 20, 1, 1 << 20),
+        (1, 1, 256 << 10),
+        (100_000_000, 3, 4_165_632),
+        (100 << 30, 2, 200 << 20),
+        (1 << 50, 2, 1 << 30),
+    ],
 )
-def test_a_small_journal_has_small_segments(max_bytes, workers, expected):
+def test_a_small_journal_has_small_segments_and_a_huge_one_not_too_many(max_bytes, workers, expected):
     assert segment_bytes(max_bytes, workers) == expected
 
 

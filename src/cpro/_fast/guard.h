@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CPRO_GUARDS 1024
+#define CPRO_GUARDS 16384
 
 static struct {
     uintptr_t start; /* 0: free; 1: being set */

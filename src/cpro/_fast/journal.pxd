@@ -87,12 +87,14 @@ cdef class SegmentReader:
     cdef const Marks* marks
     cdef uint64_t walked                # damage before this offset has been counted
     cdef uint64_t final                 # 0, or the end for good: the writer has sealed it or is gone
+    cdef uint64_t released              # pages before this offset need not be in memory
     cdef uint32_t seed
 
     # 1: `record` is the first good one that starts at `offset` or later and ends by `limit`. 0: there is none. Offsets
     # outside of the segment are harmless. Never touches Python; call `open_memory` first.
     cdef bint next_good(self, uint64_t offset, uint64_t limit, Record* record) noexcept nogil
     cdef int open_memory(self) except -1
+    cdef void _release(self, uint64_t start, uint64_t limit) noexcept nogil
     cdef uint64_t _plausible(self, uint64_t mark) noexcept nogil
     cdef uint64_t _find_end(self, uint64_t marked) noexcept nogil
     cdef bint _is_good(self, uint64_t offset, uint64_t limit, Record* record) noexcept nogil

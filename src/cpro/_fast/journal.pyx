@@ -56,6 +56,8 @@ cdef extern from "<sys/mman.h>" nogil:
     void* mmap(void* at, size_t size, int protection, int flags, int fd, int64_t offset)
     int munmap(void* at, size_t size)
     int msync(void* at, size_t size, int flags)
+    int madvise(void* at, size_t size, int advice)
+    int MADV_DONTNEED
     int PROT_READ, PROT_WRITE, MAP_SHARED, MS_SYNC
     void* MAP_FAILED
 
@@ -72,6 +74,7 @@ cdef enum:
     PAGE = 4096
     SMALLEST_SIZE = 2 * PAGE
     SHORTEST_RECORD = RECORD_HEAD + 1
+    RELEASE_BYTES = 1 << 20
     RESYNC_ROUNDS = 4               # so many times a segment's size is read at most to find the next record
 
 cdef uint64_t MAGIC = 0x6c6e726a6f727063ULL  # "cprojrnl"
@@ -450,7 +453,14 @@ cdef class SegmentReader:
             with nogil:
                 end = self._find_end(end)
         self.final = end if end else self.size
+        self._close_file()
         return True
+
+    def _close_file(self):
+        """The mapping does without it; a long backlog is many segments, and a process may open few files."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
     def _has_writer(self):
         try:
@@ -506,6 +516,12 @@ cdef class SegmentReader:
             offset = after
         return False
 
+    cdef void _release(self, uint64_t start, uint64_t limit) noexcept nogil:
+        cdef uint64_t end = min(start, self.size) // PAGE * PAGE
+        if end > self.released and (end - self.released >= RELEASE_BYTES or start >= limit):
+            madvise(<void*>(self.memory + self.released), end - self.released, MADV_DONTNEED)
+            self.released = end
+
     cdef uint64_t _skip(self, uint64_t offset, uint64_t limit) noexcept nogil:
         """Where to go on behind a bad record: at the next place where a good one starts, else at the limit.
 
@@ -531,12 +547,14 @@ cdef class SegmentReader:
     def end_of(self, uint64_t start, uint64_t most_rows, uint64_t most_bytes):
         """(where a batch from `start` ends, its rows). At least one row if there is one; never part of one.
 
-        What is damaged on the way is passed over, and counted the first time. End > start with no rows: only damage."""
+        What is damaged on the way is passed over, and counted the first time. End > start with no rows: only damage.
+        Memory for what lies before `start` is given back; it can still be read."""
         cdef Record record
         cdef uint64_t limit = self.committed
         cdef uint64_t end = start
         cdef uint64_t rows = 0
         with nogil:
+            self._release(start, limit)
             while rows < most_rows and end < limit:
                 if not self.next_good(end, limit, &record):
                     end = limit
@@ -563,6 +581,4 @@ cdef class SegmentReader:
             remove_guard(self.guard)
             munmap(<void*>self.memory, self.size)
             self.memory = NULL
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self._close_file()

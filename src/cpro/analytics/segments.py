@@ -26,7 +26,10 @@ from cpro.analytics.schema import VERSION
 from cpro.errors import StoreError
 
 SMALLEST_BYTES: Final = 256 * 1024
-LARGEST_BYTES: Final = 32 * 1024 * 1024
+COMMON_BYTES: Final = 32 * 1024 * 1024
+"""More only where that would be more than `MOST_SEGMENTS`."""
+LARGEST_BYTES: Final = 1024 * 1024 * 1024
+MOST_SEGMENTS: Final = 512
 PARTS: Final = 8
 """A worker's share of the journal is at least so many segments, so that those which are shipped make room in time."""
 AHEAD_BYTES: Final = 4 * 1024 * 1024
@@ -57,8 +60,8 @@ Report = Callable[[Trouble, str], object]
 
 def segment_bytes(max_bytes: int, workers: int) -> int:
     """How large the segments of a journal of `max_bytes` are, for `workers` who write it."""
-    share = max_bytes // (PARTS * workers)
-    return max(SMALLEST_BYTES, min(LARGEST_BYTES, share // 4096 * 4096))
+    most = min(max(COMMON_BYTES, max_bytes // MOST_SEGMENTS), LARGEST_BYTES)
+    return max(SMALLEST_BYTES, min(most, max_bytes // (PARTS * workers))) // 4096 * 4096
 
 
 def used_bytes(root: str) -> int:
