@@ -13,7 +13,12 @@ from tests.e2e.centrifugo.test_wire_quirks import PROTOBUF_QUIRKS, QUIRKS
 from tests.fuzz.cuts import setup
 from tests.fuzz.targets.commands import PROTOBUF
 from tests.fuzz.targets.frames import PROTOBUF as FRAMES_OF_PROTOBUF
+from cpro._fast.rows import encode
+from cpro.analytics.schema import TABLES
+from tests.fuzz.cuts import setup
+from tests.fuzz.targets import segment
 from tests.fuzz.targets.response import CLOSES, IS_HEAD
+from tests.fuzz.targets.segment import MARKED, SEALED, SUMMED
 from tests.unit.test_http1_responses import OK
 from tests.unit.test_http1_responses import REFUSED as REFUSED_RESPONSES
 from tests.unit.test_http1_smuggling import CHUNKED, H
@@ -142,6 +147,49 @@ def commands() -> dict[str, bytes]:
     replies = enumerate(MERE_PROTOBUF + TELLING_PROTOBUF)
     return json_lines | protobuf | {f"protobuf-reply-{n}": bytes([PROTOBUF]) + data for n, data in replies}
 
+UUID = "9336a229-2400-4ebc-8c50-0123456789ab"
+ROWS = {
+    "operation": (0, (UUID, "42", "publish", "chat:x", "", 111, 0, 1 << 40, {"a": "b"}, "chat", "n", 1_700_000_000)),
+    "connection": (
+        1,
+        *[("c", "é", "n", "v", "t", {"h": ["1", "2"], "": []}, {}, {"k": "😀"}, -5, "n", "p", 1, 2**32 - 1)],
+    ),
+    "subscription": (2, ("", "", "", "", "", 0)),
+    "publication": (3, (UUID, "ch", "api", 2**64 - 1, "x" * 36, "u", "ns", "n", 7)),
+}
+BAD_ROWS = {
+    "empty": b"",
+    "count": b"\1" + bytes(1) * 5 + b"\xff" * 9 + b"\1",
+    "long-varuint": b"\2" + b"\xff" * 11,
+    "not-utf-8": b"\2\1\1\xff\1\xfe\1\x80\0\0" + bytes(4),
+    "excess": b"\2" + bytes(10),
+}
+
+
+def rows() -> dict[str, bytes]:
+    return {name: bytes([place]) + encode(TABLES[place].kinds, values) for name, (place, values) in ROWS.items()}
+
+
+def segments() -> dict[str, bytes]:
+    """Records with their lengths, for the target to put checksums in; and each state a header can be in."""
+    bodies = [bytes([row[0] + 1]) + row[1:] for row in rows().values()]
+    area = b"".join(bytes([len(body)]) + bytes(7) + body for body in bodies)
+    bad = area[: len(area) // 2] + b"\xff" + area[len(area) // 2 :]
+    twice = segment.summed(area)
+    planted = bytes([len(twice) % 256 or 1]) + bytes(7) + twice + area
+    flags = {"summed": SUMMED, "sealed": SUMMED | SEALED, "marked": SUMMED | MARKED, "all": 7, "none": MARKED, "not": 0}
+    cases = {
+        f"{name}-{kind}": bytes([flag]) + bytes(3) + data
+        for kind, flag in flags.items()
+        for name, data in {"good": area, "bad": bad, "planted": planted, "cut": area[:-3], "empty": b""}.items()
+    }
+    places = {"magic": 0, "format": 8, "id": 20, "size": 32, "check": 45, "copy": 1030, "committed": 2048, "seal": 2112}
+    return cases | {
+        f"{name}-wrong-{kind}": bytes([flags[kind]]) + place.to_bytes(2, "little") + b"\x41" + area
+        for name, place in places.items()
+        for kind in ("summed", "all")
+    }
+
 
 def seeds() -> dict[str, dict[str, bytes]]:
     bad_requests = {f"bad-{name}": data for name, data in REFUSED_REQUESTS.items()}
@@ -157,6 +205,8 @@ def seeds() -> dict[str, dict[str, bytes]]:
         "answer": ANSWERS,
         "frames": cuts_of(frames()) | frames_of_protobuf(),
         "commands": commands(),
+        "row": rows() | BAD_ROWS,
+        "segment": segments(),
     }
 
 

@@ -8,6 +8,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 targets=${FUZZ_TARGETS:-request response forward event answer frames commands}
+targets=${FUZZ_TARGETS:-request response forward event answer row segment}
 
 if ! command -v clang >/dev/null; then
     root=""
@@ -45,6 +46,7 @@ for target in $targets; do
         commands | frames) words=client ;;
         *) words=http ;;
     esac
+    case $target in event | answer) words=json ;; row | segment) words=journal ;; *) words=http ;; esac
     mkdir -p "$work/$target"
     if sanitized tests.fuzz.engine "$target" -max_total_time="${1:-60}" -max_len=1024 -timeout=10 -rss_limit_mb=2048 \
         -dict="tests/fuzz/dictionaries/$words.dict" -artifact_prefix="$work/found-$target-" \

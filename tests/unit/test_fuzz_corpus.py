@@ -7,6 +7,7 @@ import pytest
 
 CORPUS = Path(__file__).parent.parent / "fuzz" / "corpus"
 TARGETS = ("request", "response", "forward", "event", "answer", "frames", "commands")
+TARGETS = ("request", "response", "forward", "event", "answer", "row", "segment")
 FILES = [path for target in TARGETS for path in sorted((CORPUS / target).iterdir())]
 
 
