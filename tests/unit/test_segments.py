@@ -71,8 +71,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     yield start
     for one in made:
-        if not one.segments._stopping.is_set():
-            one.segments.close()
+        one.segments.close()
 
 
 def test_rows_find_a_segment_from_the_start(rig):

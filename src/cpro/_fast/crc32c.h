@@ -27,9 +27,18 @@ static uint32_t cpro_crc_by_table(uint32_t crc, const uint8_t *data, size_t size
 #define CPRO_CRC_HERE __builtin_cpu_supports("sse4.2")
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
-#define CPRO_CRC_TARGET __attribute__((target("+crc")))
-#define CPRO_CRC_8(crc, word) __builtin_aarch64_crc32cx(crc, word)
-#define CPRO_CRC_1(crc, byte) __builtin_aarch64_crc32cb(crc, byte)
+/* Assembly, because GCC and Clang name the builtins differently. */
+#define CPRO_CRC_ARM(name, instruction, type, width) \
+    static inline uint32_t name(uint32_t crc, type data) \
+    { \
+        __asm__(".arch_extension crc\n\t" instruction " %w0, %w0, %" width "1" : "+r"(crc) : "r"(data)); \
+        return crc; \
+    }
+CPRO_CRC_ARM(cpro_crc_8, "crc32cx", uint64_t, "x")
+CPRO_CRC_ARM(cpro_crc_1, "crc32cb", uint32_t, "w")
+#define CPRO_CRC_TARGET
+#define CPRO_CRC_8(crc, word) cpro_crc_8(crc, word)
+#define CPRO_CRC_1(crc, byte) cpro_crc_1(crc, byte)
 #define CPRO_CRC_HERE ((getauxval(AT_HWCAP) & (1 << 7)) != 0) /* HWCAP_CRC32 */
 #endif
 

@@ -189,7 +189,10 @@ cdef class Segment:
     def is_whole(self):
         """Whether the file still has its name and all its bytes. False for good once a page of it was missing."""
         self.open_memory()
-        facts = os.fstat(self.fd)
+        try:
+            facts = os.fstat(self.fd)
+        except OSError:
+            return False
         return facts.st_nlink > 0 and <uint64_t>facts.st_size >= self.size and not is_broken(self.guard)
 
     def populate(self, uint64_t ahead_bytes):

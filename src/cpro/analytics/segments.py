@@ -70,7 +70,7 @@ def used_bytes(root: str) -> int:
     for worker in _entries(root):
         if worker.name.isdecimal():
             for file in _entries(worker.path):
-                with suppress(FileNotFoundError):
+                with suppress(OSError):
                     total += file.stat(follow_symlinks=False).st_size
     return total
 
@@ -123,7 +123,9 @@ class Segments:
             self._threads[-1].start()
 
     def close(self) -> None:
-        """Seal and sync. The journal drops what is appended afterwards."""
+        """Seal and sync. The journal drops what is appended afterwards. Calling it twice is harmless."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         os.eventfd_write(self._wake_fd, 1)
         for thread in self._threads:
