@@ -4,6 +4,9 @@ import fcntl
 import os
 import random
 import stat
+import subprocess
+import sys
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -114,6 +117,42 @@ def test_without_a_segment_every_row_is_dropped_and_counted(make):
     journal.offer(make())
     assert not journal.starving
     assert append_rows(journal, 5) == 5
+
+
+STRICT = """
+import ctypes, sys
+from cpro._fast.journal import Journal, RowWriter, Segment
+journal = Journal()
+segment = Segment.create(sys.argv[1], 1 << 20, 1)
+journal.switch(segment)
+append = RowWriter(journal, 1, [5, 1, 8]).append
+row = (1 << 60, "ж" * 50, {"a": "b"})
+write = ctypes.CDLL(None, use_errno=True).write
+def run():
+    for _ in range(5000):
+        append(row)
+run()
+if ctypes.CDLL(None).prctl(22, 1, 0, 0, 0):  # PR_SET_SECCOMP, SECCOMP_MODE_STRICT: read, write and exit, or death
+    sys.exit(3)
+run()
+write(1, b"alive", 5)
+segment.close()
+"""
+
+
+def test_an_append_neither_calls_the_kernel_nor_keeps_memory(make, tmp_path: Path):
+    done = subprocess.run([sys.executable, "-c", STRICT, str(tmp_path / "s")], capture_output=True, timeout=20)
+    if done.returncode == 3:
+        pytest.skip("no seccomp here")
+    assert (done.stdout, done.returncode) == (b"alive", -9), "the kernel kills it at the first other call"
+    rows = RowWriter(journal_on(make(1 << 20)), 1, NUMBERED)
+    row = (1 << 60, "ж" * 50)
+    rows.append(row)
+    size, blocks = sys.getsizeof(row[1]), sys.getallocatedblocks()
+    for _ in repeat(None, 1000):
+        rows.append(row)
+    assert sys.getsizeof(row[1]) == size, "a string does not keep its UTF-8"
+    assert sys.getallocatedblocks() - blocks < 100
 
 
 def test_a_row_larger_than_a_segment_costs_nobody_a_segment(make):

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,18 +25,39 @@ class Killed:
         with open(self._acknowledged, "r+b") as file:
             self._counter = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
 
-    def run(self, this_round: int, until: int) -> tuple[int, bool]:
-        """Kill the writer once it has `until` rows; returns (rows it was told are safe, whether it never stopped)."""
+    @contextmanager
+    def writer(self, this_round: int):
+        """Runs within; killed at the end."""
         self._counter[0] = 0
         command = [sys.executable, "-m", "tests.unit.journal_worker", self._root, self._acknowledged, str(this_round)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as writer:
             try:
-                while self._counter[0] < until and writer.poll() is None:
-                    time.sleep(0.0002)
-                self._check_that_the_last_is_not_sealed()
+                yield writer
             finally:
                 writer.kill()
+
+    def run(self, this_round: int, until: int) -> tuple[int, bool]:
+        """Kill the writer once it has `until` rows; returns (rows it was told are safe, whether it never stopped)."""
+        with self.writer(this_round) as writer:
+            while self._counter[0] < until and writer.poll() is None:
+                time.sleep(0.0002)
+            self._check_that_the_last_is_not_sealed()
         return self._counter[0], writer.returncode == -9
+
+    def follow(self, this_round: int, until: int) -> list[tuple]:
+        """At least `until` rows, each read as soon as it is committed."""
+        found, reader, start = [], None, START
+        with self.writer(this_round) as writer:
+            while len(found) < until and writer.poll() is None:
+                following = [one for one in self._readers() if reader is None or one.path > reader.path]
+                if reader is None or (reader.sealed and start == reader.committed):
+                    reader, start = (following[0], START) if following else (reader, start)
+                    continue
+                end, _ = reader.end_of(start, 1 << 30, 1 << 30)
+                found += [decode(KINDS, data) for _, data in reader.records(start, end)]
+                start = end
+                assert reader.bad == 0
+        return found
 
     def _check_that_the_last_is_not_sealed(self) -> None:
         """The last one is sealed once there is another."""
@@ -75,6 +97,11 @@ def kill_again_and_again(folder: Path, rounds: int) -> None:
 
 def test_a_killed_writer_leaves_every_row_it_acknowledged(tmp_path: Path):
     kill_again_and_again(tmp_path, 20)
+
+
+def test_a_reader_on_the_writers_heels_sees_whole_rows_in_order(tmp_path: Path):
+    rows = Killed(tmp_path).follow(7, until=5000)
+    assert rows == [(7, number, text_of(7, number)) for number in range(len(rows))]
 
 
 @pytest.mark.slow
