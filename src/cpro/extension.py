@@ -3,10 +3,11 @@
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import Logger
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from cpro.analytics.batch import Batch
 from cpro.config.duration import Duration
 from cpro.config.faults import nearest
 from cpro.config.model import Settings
@@ -107,6 +108,33 @@ Identify = Callable[[PluginOperation], Awaitable[str | None] | str | None]
 
 Observe = Callable[[Sequence[Finished]], None]
 """Takes a batch of finished operations, in a thread of its own."""
+
+
+BUILT_IN_SINK: Final = "clickhouse"
+"""Name of the sink that is always there."""
+
+
+class Sink(Protocol):
+    """Where rows of analytics go, beside ClickHouse. All three are called in one thread, which is the sink's own.
+
+    They may block: a sink that is slow, raises or hangs keeps its place in the journal and holds up nobody else. An
+    attribute `name` names it in metrics and commands; without one it has the plugin's name. A sink that wants batches
+    of another size has `flush_interval_s`, `flush_rows` or both.
+    """
+
+    def open(self) -> None:
+        """Called until it returns, before anything is written; what it raises is logged, and it is tried again."""
+
+    def write(self, batch: Batch) -> None:
+        """Returning means that the batch is safely stored.
+
+        SinkSplitError asks for the batch in halves, SinkRejectError has it set aside in a file; anything else it raises
+        has the same rows sent under the same `id` again, for as long as it takes. An `id` that was written before
+        holds the same rows: writing it once more must not double them.
+        """
+
+    def close(self) -> None:
+        """Called once, when the service stops; not when it is killed."""
 
 
 @dataclass(frozen=True, slots=True)

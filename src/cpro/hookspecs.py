@@ -2,14 +2,14 @@
 
 A plugin is an entry point in group `cpro`; its name there is the plugin's name. Hooks are called once per process, at
 start, and what they return is used until the service ends: SIGHUP reloads no plugin, and no option of one.
-What the first three return is checked; anything else than described stops the start with the plugin's name.
+What the first four return is checked; anything else than described stops the start with the plugin's name.
 """
 
 from collections.abc import Awaitable, Sequence
 
 from pluggy import HookspecMarker
 
-from cpro.extension import App, Identify, Observe, OperationType, PluginConfig
+from cpro.extension import App, Identify, Observe, OperationType, PluginConfig, Sink
 
 PROJECT = "cpro"
 
@@ -47,6 +47,16 @@ def cpro_observe(config: PluginConfig) -> Observe | Sequence[Observe] | None:
     Each is called in a thread of its own every 100 ms or 1000 operations, whichever is first, and may block there.
     One that is more than 10000 operations behind loses the newest (`cpro_plugin_dropped_total`); what it raises is
     logged and counted, and the batch is not repeated.
+    """
+
+
+@hookspec
+def cpro_sinks(config: PluginConfig) -> Sink | Sequence[Sink] | None:
+    """Sinks of analytics: objects with `open()`, `write(batch)` and `close()`, see `cpro.plugins.Sink`.
+
+    Called in the supervisor, by commands that only look, and in the process that ships rows (`clickhouse_analytics`
+    must be enabled), not in workers: it must do nothing but build objects, and the same each time. Only the shipping
+    process calls `open`. A sink starts with the oldest rows that are still in the journal.
     """
 
 

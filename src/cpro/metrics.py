@@ -64,7 +64,11 @@ class Catalogue:
     """All metrics of one cpro, laid out one behind the other. The same in every process of a service."""
 
     def __init__(
-        self, extra_operations: Sequence[str] = (), plugins: Sequence[str] = (), limit_shards: int = 0
+        self,
+        extra_operations: Sequence[str] = (),
+        plugins: Sequence[str] = (),
+        limit_shards: int = 0,
+        sinks: Sequence[str] = (),
     ) -> None:
         """`limit_shards` is how many shards the store of `redis_user_command` has; 0 where the node keeps it."""
         self.families: list[Family] = []
@@ -103,6 +107,14 @@ class Catalogue:
         self.journal_rows = self._add("journal_rows_total", "Rows of analytics recorded.", of_table)
         self.journal_dropped = self._add("journal_dropped_rows_total", "Rows that found no room.", of_table)
         self.journal_bytes = self._add("journal_bytes", "Size of the journal on disk.", {}, gauge_unit=1)
+        by_sink = {"sink": tuple(sinks)}
+        by_table = {**by_sink, "table": tuple(table.name for table in TABLES)}
+        self.sink_rows = self._add("sink_rows_total", "Rows that a sink has stored.", by_table)
+        self.sink_dropped = self._add("sink_dropped_rows_total", "Rows that a sink has lost for good.", by_sink)
+        self.sink_lag = self._add(
+            "sink_lag_seconds", "Age of the oldest row that a sink has not stored.", by_sink, gauge_unit=1000
+        )
+        self.sink_errors = self._add("sink_errors_total", "Times a sink could not do its work.", by_sink)
 
     def _add(
         self, name: str, text: str, labels: dict[str, tuple[str, ...]], width: int = 1, gauge_unit: int = 0

@@ -1,4 +1,5 @@
-"""Fakes for authors of plugins: `operation` to call a handler with, and `Harness` for what a client would get.
+"""Fakes for authors of plugins: `operation` to call a handler with, `Harness` for what a client would get, and
+`batch` and `SinkHarness` for sinks.
 
 The harness is cpro's own pipeline, with real limits on a bucket table in a temporary folder; only the network is not
 there, the clock of the limits stands still until it is told, and HTTP that the plugin does is recorded.
@@ -32,6 +33,9 @@ from cpro.pipeline import Handle, Respond
 from cpro.plugins.handle import widen
 from cpro.plugins.load import Plugin, collect
 from cpro.plugins.plugged import Plugged
+from cpro.sinktesting import SinkHarness, batch
+
+__all__ = ["Backend", "Clock", "FakeHttp", "Harness", "SinkHarness", "batch", "event_body", "operation"]
 
 Backend = Callable[[str, dict[str, Any]], object]
 """Stands for the application: gets an event and its body, returns the answer's JSON."""

@@ -12,8 +12,8 @@ import pytest
 
 import cpro.plugins
 from cpro import hookspecs
-from cpro.extension import Finished, OperationType, PluginOperation
-from cpro.testing import Harness
+from cpro.extension import Finished, OperationType, PluginConfig, PluginOperation
+from cpro.testing import Harness, SinkHarness, batch
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
 PIECE = re.compile(r"<!-- (module|test): (\w+) -->\n```python\n(.*?)```", re.DOTALL)
@@ -112,6 +112,22 @@ def test_observation_is_as_the_guide_says(module):
 
     run(plugin_of(made), scenario, settings=settings)
     assert made.refused == {"42": 2}
+
+
+def test_a_sink_is_as_the_guide_says(module, tmp_path):
+    made = module("cpro_ledger")
+    sink = made.cpro_sinks(PluginConfig("ledger", {"folder": str(tmp_path / "mount")}))
+    with SinkHarness(sink) as cpro:
+        cpro.record("operations", user="42", op="publish", error=111, time=7)
+        cpro.record("operations", user="43", op="publish", time=8)
+        assert cpro.until(lambda: cpro.errors > 0)
+        (tmp_path / "mount").mkdir()
+        assert cpro.shipped(2)
+        assert (cpro.rows, cpro.dropped) == ({"operations": 2}, 0)
+    (file,) = (tmp_path / "mount").iterdir()
+    assert file.read_text() == "7,42,publish,111\n"
+    sink.write(batch("operations", [{"user": "42", "error": 111}], file.stem))
+    assert len(list((tmp_path / "mount").iterdir())) == 1
 
 
 def test_background_posts_are_as_the_guide_says(module):

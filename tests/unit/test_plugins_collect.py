@@ -133,3 +133,56 @@ def test_options_that_are_wrong_are_named(options, reason):
     name, said = reason_of(plugin(operations=lambda config: config.read(Options)), p=options)
     assert name == "p"
     assert said.startswith(reason)
+
+
+class Sink:
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+    def open(self):
+        pass
+
+    def write(self, batch):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_sinks_have_their_own_name_or_the_plugins():
+    several = [Sink(), Sink(name="second", flush_rows=5)]
+    collected = collect(
+        [plugin("p", sinks=several), plugin("q", sinks=Sink()), plugin("r", sinks=lambda config: None)], {}
+    )
+    assert collected.sink_names == ("p", "second", "q")
+    assert [name for name, _, _ in collected.sinks] == ["p", "p", "q"]
+
+
+def test_workers_do_not_ask_for_sinks():
+    asked = []
+    one = plugin("p", sinks=lambda config: asked.append(config))
+    assert collect([one], {}, with_sinks=False).sinks == ()
+    assert not asked
+
+
+async def later(batch):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("sinks", "reason"),
+    [
+        ("somewhere", "'p' must have a plain method open"),
+        (Sink(write=None), "'p' must have a plain method write"),
+        (Sink(write=later), "'p' must have a plain method write"),
+        (Sink(name="Big Sink"), "'Big Sink' is no name"),
+        (Sink(name="clickhouse"), "the name 'clickhouse' is taken already, by cpro"),
+        ([Sink(), Sink()], "the name 'p' is taken already, by plugin p"),
+        (Sink(flush_rows=0), "flush_rows of 'p' must be at least 1"),
+        (Sink(flush_interval_s="1s"), "flush_interval_s of 'p' must be at least"),
+    ],
+)
+def test_a_sink_that_can_not_be_used_is_refused(sinks, reason):
+    name, said = reason_of(plugin(sinks=sinks))
+    assert name == "p"
+    assert reason in said

@@ -2,8 +2,9 @@
 
 from pluggy import HookimplMarker
 
+from cpro.analytics.batch import Batch
 from cpro.config.duration import Duration
-from cpro.errors import PluginError
+from cpro.errors import PluginError, SinkError, SinkRejectError, SinkSplitError
 from cpro.extension import (
     App,
     Finished,
@@ -12,6 +13,7 @@ from cpro.extension import (
     OperationType,
     PluginConfig,
     PluginOperation,
+    Sink,
 )
 from cpro.limits.rules import channel_namespace, rpc_namespace
 from cpro.operation import BAD_REQUEST, NOT_AVAILABLE, PERMISSION_DENIED, TOO_MANY_REQUESTS, Reply, error_reply
@@ -23,6 +25,7 @@ __all__ = [
     "PERMISSION_DENIED",
     "TOO_MANY_REQUESTS",
     "App",
+    "Batch",
     "Duration",
     "Finished",
     "HttpEndpoint",
@@ -32,6 +35,10 @@ __all__ = [
     "PluginError",
     "PluginOperation",
     "Reply",
+    "Sink",
+    "SinkError",
+    "SinkRejectError",
+    "SinkSplitError",
     "channel_namespace",
     "disconnect_reply",
     "error_reply",

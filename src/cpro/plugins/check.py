@@ -1,5 +1,6 @@
 """Whether operation types of plugins can be served; and their limits, in the words of `limits.rules`."""
 
+import inspect
 import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
@@ -9,10 +10,11 @@ from cpro.config.model import EVENTS, OPERATIONS, SHARED_BUCKETS, Bucket, Comman
 from cpro.config.read import Reader
 from cpro.config.schema import fields_of
 from cpro.errors import PluginError
-from cpro.extension import OperationType
+from cpro.extension import BUILT_IN_SINK, OperationType, Sink
 from cpro.limits.rules import BLOCKS, Addition
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_SINK_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _OTHER_KEYS: Final = ("redis", "reuse_from_engine")
 _TAKEN: Final = frozenset((*OPERATIONS, *SHARED_BUCKETS, *fields_of(CommandBlock), *_OTHER_KEYS))
 """Names that mean something else in a block of limits."""
@@ -40,6 +42,25 @@ def check_clashes(operations: Iterable[tuple[str, OperationType]]) -> None:
                 what, name = part
                 raise PluginError(plugin, f"{what} {name!r} is taken already, by plugin {taken[part]}")
             taken[part] = plugin
+
+
+def check_sinks(sinks: Iterable[tuple[str, str, Sink]]) -> None:
+    """Each must be one, under a name that no other has; `clickhouse` is the built-in sink's."""
+    taken = {BUILT_IN_SINK: "cpro"}
+    for plugin, name, sink in sinks:
+        if not isinstance(name, str) or not _SINK_NAME.fullmatch(name):
+            raise PluginError(plugin, f"cpro_sinks: {name!r} is no name: lower-case letters, digits, _ and -")
+        if name in taken:
+            raise PluginError(plugin, f"cpro_sinks: the name {name!r} is taken already, by {taken[name]}")
+        taken[name] = f"plugin {plugin}"
+        for method in ("open", "write", "close"):
+            function = getattr(sink, method, None)
+            if not callable(function) or inspect.iscoroutinefunction(function):
+                raise PluginError(plugin, f"cpro_sinks: {name!r} must have a plain method {method}")
+        for attribute, least in (("flush_interval_s", 0.01), ("flush_rows", 1)):
+            value = getattr(sink, attribute, None)
+            if value is not None and not (isinstance(value, int | float) and value >= least):
+                raise PluginError(plugin, f"cpro_sinks: {attribute} of {name!r} must be at least {least}")
 
 
 def _parts(operation: OperationType) -> Iterator[tuple[str, str]]:

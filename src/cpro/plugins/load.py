@@ -13,9 +13,9 @@ from cpro import hookspecs
 from cpro.config.centrifugo import Taken
 from cpro.config.load import Loaded, load, read_plugin_options
 from cpro.errors import PluginError
-from cpro.extension import Identify, Observe, OperationType, PluginConfig
+from cpro.extension import Identify, Observe, OperationType, PluginConfig, Sink
 from cpro.limits.rules import Addition
-from cpro.plugins.check import check_clashes, compile_addition
+from cpro.plugins.check import check_clashes, check_sinks, compile_addition
 
 GROUP = "cpro"
 
@@ -63,6 +63,8 @@ class Collected:
     """The same operations, as limits need to know them."""
     identifiers: tuple[tuple[str, Identify], ...] = ()
     observers: tuple[tuple[str, Observe], ...] = ()
+    sinks: tuple[tuple[str, str, Sink], ...] = ()
+    """Each with the name of its plugin and its own. Workers have none."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,6 +73,10 @@ class Collected:
     @property
     def operation_names(self) -> tuple[str, ...]:
         return tuple(operation.name for _, operation in self.operations)
+
+    @property
+    def sink_names(self) -> tuple[str, ...]:
+        return tuple(name for _, name, _ in self.sinks)
 
     @property
     def taken(self) -> Taken:
@@ -107,23 +113,27 @@ def load_all(entries: Iterable[EntryPoint]) -> list[Plugin]:
     return [load_plugin(entry) for entry in entries]
 
 
-def collect(plugins: Iterable[Plugin], options: Mapping[str, Mapping[str, Any]]) -> Collected:
+def collect(
+    plugins: Iterable[Plugin], options: Mapping[str, Mapping[str, Any]], *, with_sinks: bool = True
+) -> Collected:
     """Ask the hooks; raises PluginError when what a plugin returns isn't what the hook promises, or clashes."""
     places = {name: place for place, name in enumerate(options)}
     ordered = sorted(plugins, key=lambda plugin: (places.get(plugin.name, len(places)), plugin.name))
-    parts = [collect_one(plugin, options.get(plugin.name, {})) for plugin in ordered]
+    parts = [collect_one(plugin, options.get(plugin.name, {}), with_sinks=with_sinks) for plugin in ordered]
     collected = Collected(
         plugins=tuple(ordered),
         operations=tuple(one for part in parts for one in part.operations),
         additions=tuple(one for part in parts for one in part.additions),
         identifiers=tuple(one for part in parts for one in part.identifiers),
         observers=tuple(one for part in parts for one in part.observers),
+        sinks=tuple(one for part in parts for one in part.sinks),
     )
     check_clashes(collected.operations)
+    check_sinks(collected.sinks)
     return collected
 
 
-def collect_one(plugin: Plugin, options: Mapping[str, Any]) -> Collected:
+def collect_one(plugin: Plugin, options: Mapping[str, Any], *, with_sinks: bool = True) -> Collected:
     """The same for one plugin alone."""
     config = PluginConfig(plugin.name, options)
     operations = _operations(plugin, config)
@@ -133,6 +143,7 @@ def collect_one(plugin: Plugin, options: Mapping[str, Any]) -> Collected:
         additions=tuple(compile_addition(plugin.name, operation) for operation in operations),
         identifiers=_identifiers(plugin, config),
         observers=_observers(plugin, config),
+        sinks=_sinks(plugin, config) if with_sinks else (),
     )
 
 
@@ -145,10 +156,19 @@ def load_configured(path: str | None, environ: Mapping[str, str]) -> tuple[Loade
     return load(path, environ, operations=collected.operation_names, plugins=names), collected
 
 
-def load_again(options: Mapping[str, Mapping[str, Any]], names: Sequence[str], operations: Sequence[str]) -> Collected:
-    """In a worker: what the supervisor has loaded. PluginError when it isn't the same any more."""
-    collected = collect(load_all(find()), options)
-    if collected.names != names or collected.operation_names != operations:
+def load_again(
+    options: Mapping[str, Mapping[str, Any]],
+    names: Sequence[str],
+    operations: Sequence[str],
+    sinks: Sequence[str] | None = None,
+) -> Collected:
+    """In a process of the service: what the supervisor has loaded. PluginError when it isn't the same any more.
+
+    Without the names of `sinks` those are not asked for.
+    """
+    collected = collect(load_all(find()), options, with_sinks=sinks is not None)
+    same_sinks = sinks is None or collected.sink_names == sinks
+    if collected.names != names or collected.operation_names != operations or not same_sinks:
         changed = set(collected.names) ^ set(names) or set(names)
         raise PluginError(", ".join(sorted(changed)), "is not what it was when the service started: restart cpro")
     return collected
@@ -186,6 +206,14 @@ def _observers(plugin: Plugin, config: PluginConfig) -> tuple[tuple[str, Observe
         if not callable(function) or inspect.iscoroutinefunction(function):
             raise PluginError(plugin.name, "cpro_observe: must return plain functions: each has a thread of its own")
     return tuple((plugin.name, function) for function in functions)
+
+
+def _sinks(plugin: Plugin, config: PluginConfig) -> tuple[tuple[str, str, Sink], ...]:
+    found = plugin.ask("cpro_sinks", config)
+    if found is None:
+        return ()
+    sinks = found if isinstance(found, list | tuple) else (found,)
+    return tuple((plugin.name, getattr(sink, "name", None) or plugin.name, sink) for sink in sinks)
 
 
 def _told(error: BaseException) -> str:
