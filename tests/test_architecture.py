@@ -207,7 +207,7 @@ FLOORS = {
         "redis",
         "_fast",
     },
-    "cli": {"config", "errors", "plugins", "run"},
+    "cli": {"analytics.query", "config", "errors", "plugins", "run"},
     "__main__": {"cli"},
     "__init__": set(),
 }

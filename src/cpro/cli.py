@@ -6,13 +6,16 @@ import platform
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Final, ParamSpec
+from typing import TYPE_CHECKING, Final, ParamSpec
 
 import click
 
 from cpro import __version__
 from cpro.config.load import Loaded
 from cpro.errors import ConfigError, CproError
+
+if TYPE_CHECKING:
+    from cpro.analytics.query import Format
 
 P = ParamSpec("P")
 
@@ -123,6 +126,38 @@ def plugins(config: str | None) -> None:
     for line in lines:
         click.echo(line)
     sys.exit(0 if all_good else 1)
+
+
+@main.command()
+@_CONFIG
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.argument("sql")
+@_clean
+def query(config: str | None, form: "Format", sql: str) -> None:
+    """Run a question in SQL on the analytics, read-only."""
+    from cpro.run.asking import run_query
+
+    click.echo(run_query(_load(config).settings, sql, form), nl=False)
+
+
+@main.group()
+def analytics() -> None:
+    """Look after analytics."""
+
+
+@analytics.command()
+@_CONFIG
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@_clean
+def status(config: str | None, form: str) -> None:
+    """Journal size, and how far each sink is; exit 1 if one is failing."""
+    from cpro.run.asking import read_status, status_lines
+
+    state = read_status(_load(config).settings)
+    lines, is_well = status_lines(state)
+    for line in [json.dumps(state)] if form == "json" else lines:
+        click.echo(line)
+    sys.exit(0 if is_well else 1)
 
 
 @main.command()

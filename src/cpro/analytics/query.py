@@ -30,7 +30,7 @@ ASKED_WITHIN_S: Final = 5.0
 """For a client to have sent its question."""
 Format = Literal["table", "csv", "json"]
 
-Ask = Callable[[str, str], bytes]
+Ask = Callable[[str, Format], bytes]
 """Runs SQL, read-only, and returns its result in one of the formats; StoreError says what is wrong with it."""
 
 

@@ -16,6 +16,8 @@ _EXPORTS: Final = (
     "subscriptions.enabled", "subscriptions.export_users",
     "operations.enabled", "operations.export_users",
     "publications.enabled", "publications.export_channels",
+    *(f"{table}.{setting}" for table in ("connections", "subscriptions", "operations", "publications")
+      for setting in ("flush_interval", "flush_size")),
 )  # fmt: skip
 RELOADABLE: Final = (
     "client.rate_limit",

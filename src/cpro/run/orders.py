@@ -25,6 +25,8 @@ class Orders:
     plugins: tuple[str, ...]
     """Those that the supervisor has loaded, in order, and the operations they add."""
     operations: tuple[str, ...]
+    sinks: tuple[str, ...]
+    """Of analytics, for the layout of the counters."""
     table_path: str
     leases_path: str
     """Of the lease table; empty where limits are not shared with other nodes."""
@@ -40,8 +42,24 @@ class Orders:
 
 
 @dataclass(frozen=True, slots=True)
+class AnalystOrders:
+    """The first message to the analyst process; fields as in `Orders`."""
+
+    started: Settings
+    settings: Settings
+    plugins: tuple[str, ...]
+    operations: tuple[str, ...]
+    sinks: tuple[str, ...]
+    """The built-in one, then those of plugins."""
+    counters_path: str
+    block: int
+    """Of the counter file, its own."""
+    supervisor: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reload:
-    """To a worker: put these settings in force."""
+    """To a worker or the analyst process: put these settings in force."""
 
     settings: Settings
 
@@ -52,13 +70,20 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Finish:
+    """To the analyst process: send what is in the journal and exit, within this time."""
+
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """From a worker: it accepts traffic (or, after a `Reload`, serves by the new settings)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """From a worker that can't start."""
+    """From a process that can't start."""
 
     reason: str
 

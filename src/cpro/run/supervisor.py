@@ -1,7 +1,6 @@
 """`cpro serve`: starts the workers and keeps them running. Owns sockets, lock and table, and no state of its own."""
 
 import asyncio
-import fcntl
 import logging
 import os
 import resource
@@ -11,7 +10,6 @@ import sys
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
 
 import msgspec
 import uvloop
@@ -26,9 +24,12 @@ from cpro.errors import ConfigError, PluginError, StartError
 from cpro.limits.table import open_leases, open_table
 from cpro.metrics import Catalogue
 from cpro.plugins.load import Collected, load_configured
+from cpro.run.analyst_child import AnalystKeeper, sinks_of
 from cpro.run.child import Child
 from cpro.run.orders import Orders, Reload, Stop
 from cpro.run.secret import kept_secret
+from cpro.run.datadir import lock_data_dir
+from cpro.run.orders import AnalystOrders, Orders, Reload, Stop
 from cpro.run.sockets import Listener
 from cpro.run.stores import shards_of, stores_of
 
@@ -79,7 +80,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         data_dir = Path(settings.data_dir)
-        resources.enter_context(_lock(data_dir))
+        resources.enter_context(lock_data_dir(data_dir))
         table = settings.limits_table
         self._table = open_table(table.path, settings.data_dir, table.max_buckets, boot_ns())
         resources.callback(self._table.close)
@@ -96,12 +97,14 @@ class Supervisor:
         if stores_of(settings).limits is not None:
             self._leases = open_leases(self._table, table.max_buckets, boot_ns())
             resources.callback(self._leases.close)
-        self._catalogue = Catalogue(plugins.operation_names, plugins.names, shards_of(settings))
+        sinks = sinks_of(settings, plugins.sink_names)
+        self._catalogue = Catalogue(plugins.operation_names, plugins.names, shards_of(settings), sinks)
         memory = os.memfd_create("cpro-counters")
         resources.callback(os.close, memory)
         self._counters_path = f"/proc/{os.getpid()}/fd/{memory}"
-        self._counter_file = CounterFile.create(self._counters_path, self._workers + 1, self._catalogue.slots)
+        self._counter_file = CounterFile.create(self._counters_path, self._workers + 2, self._catalogue.slots)
         self._counters = self._counter_file.block(0)
+        self._analyst = AnalystKeeper(self._analyst_orders, self._stopping) if sinks else None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT."""
@@ -109,7 +112,10 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        analyst = loop.create_task(self._analyst.start()) if self._analyst is not None else None
         first = [await self._start(number) for number in range(self._workers)]
+        if analyst is not None:
+            await analyst
         keepers = [loop.create_task(self._keep(number, child)) for number, child in enumerate(first)]
         gateway = self._gateway.address if self._gateway else None
         log.info("ready", extra=logs.fields(proxy=self._proxy.address, gateway=gateway, api=self._api.address))
@@ -128,6 +134,7 @@ class Supervisor:
             earlier=self._earlier,
             plugins=self._plugins.names,
             operations=self._plugins.operation_names,
+            sinks=sinks_of(self._started, self._plugins.sink_names),
             table_path=self._table.path,
             leases_path=self._leases.path if self._leases else "",
             counters_path=self._counters_path,
@@ -146,6 +153,18 @@ class Supervisor:
         if self._stopping.is_set():  # the order to stop went out while this one was starting
             child.tell(Stop())
         return child
+
+    def _analyst_orders(self) -> AnalystOrders:
+        return AnalystOrders(
+            started=self._started,
+            settings=self._settings,
+            plugins=self._plugins.names,
+            operations=self._plugins.operation_names,
+            sinks=sinks_of(self._started, self._plugins.sink_names),
+            counters_path=self._counters_path,
+            block=self._workers + 1,
+            supervisor=os.getpid(),
+        )
 
     async def _keep(self, number: int, child: Child) -> None:
         """See to it that there is a worker with this number until the service stops."""
@@ -215,6 +234,8 @@ class Supervisor:
         for child in children:
             with suppress(StartError):  # it died; its successor starts with the new settings
                 await child.answer()
+        if self._analyst is not None:
+            await self._analyst.reload(settings)
         self._counters.add(self._catalogue.reloads.slot("ok"))
         log.info("reloaded")
 
@@ -226,12 +247,16 @@ class Supervisor:
             self._gateway.close()
         for child in self._children.values():
             child.tell(Stop())
-        patience_s = self._settings.shutdown.timeout.seconds + KILL_AFTER_S
+        timeout_s = self._settings.shutdown.timeout.seconds
+        until = asyncio.get_running_loop().time() + timeout_s
+        patience_s = timeout_s + KILL_AFTER_S
         _, late = await asyncio.wait(keepers, timeout=patience_s)
         for child in self._children.values():
             child.kill()
         if late:
             await asyncio.wait(late)
+        if self._analyst is not None:  # what the workers have recorded last goes out with it
+            await self._analyst.stop(until - asyncio.get_running_loop().time())
         log.info("stopped")
 
 
@@ -240,29 +265,6 @@ def _raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _lock(data_dir: Path) -> TextIO:
-    """Take `data_dir` for this service; released by the kernel however we end."""
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (data_dir / "lock").open("a+")
-    except OSError as error:
-        raise StartError(f"data_dir: can't use {data_dir}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        lock.close()
-        raise StartError(f"data_dir: {data_dir} is in use by another cpro (process {holder})") from None
-    try:
-        lock.truncate(0)
-        os.write(lock.fileno(), str(os.getpid()).encode())
-    except OSError as error:
-        lock.close()
-        raise StartError(f"data_dir: can't write in {data_dir}: {error.strerror}") from error
-    return lock
 
 
 def _notify(state: str) -> None:

@@ -58,7 +58,7 @@ class Worker:
         self._channel = channel
         self._settings = orders.settings
         self._table = BucketTable.attach(orders.table_path)
-        self._catalogue = Catalogue(orders.operations, orders.plugins, shards_of(orders.started))
+        self._catalogue = Catalogue(orders.operations, orders.plugins, shards_of(orders.started), orders.sinks)
         self._counter_file = CounterFile.attach(orders.counters_path)
         self._counters = self._counter_file.block(orders.number + 1)
         self._limits = build_limits(orders.started, self._table, orders.leases_path, self._counters, self._catalogue)
