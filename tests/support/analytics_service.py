@@ -27,15 +27,19 @@ def ask(cpro: Service, sql: str) -> list[dict]:
     return json.loads(done.stdout)
 
 
+def status(cpro: Service) -> dict:
+    return json.loads(run_command(cpro, "analytics", "status", "--format", "json").stdout)
+
+
 def state_of(cpro: Service) -> dict[str, dict]:
     """`cpro analytics status`, by sink."""
-    done = run_command(cpro, "analytics", "status", "--format", "json")
-    return {sink["sink"]: sink for sink in json.loads(done.stdout)["sinks"]}
+    return {sink["sink"]: sink for sink in status(cpro)["sinks"]}
 
 
 def drained(cpro: Service) -> bool:
-    """Whether no sink has rows waiting."""
-    return all(sink["waiting_bytes"] == 0 for sink in state_of(cpro).values())
+    """Whether the analyst runs, and no sink has rows waiting."""
+    state = status(cpro)
+    return state["running"] and all(sink["waiting_bytes"] == 0 for sink in state["sinks"])
 
 
 def processes(cpro: Service, module: str) -> list[int]:
