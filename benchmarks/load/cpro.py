@@ -13,8 +13,13 @@ NEVER_REACHED = {"interval": "1s", "rate": 1_000_000}
 REACHED_AT_ONCE = {"interval": "24h", "rate": 1}
 
 
-def launch(python: str, folder: Path, *, backend: int = 0, refuse: bool = False, workers: int = 1) -> Launch:
-    """Three blocks limit publishes, as an operator would set them; with `refuse` the user's own says no."""
+def launch(
+    python: str, folder: Path, *, backend: int = 0, refuse: bool = False, workers: int = 1, more: dict | None = None
+) -> Launch:
+    """Three blocks limit publishes, as an operator would set them; with `refuse` the user's own says no.
+
+    `more` settings are laid over these.
+    """
     port, api_port = free_port(), free_port()
     buckets = dict.fromkeys(BLOCKS, NEVER_REACHED)
     if refuse:
@@ -27,6 +32,7 @@ def launch(python: str, folder: Path, *, backend: int = 0, refuse: bool = False,
         "proxy": {"address": f"127.0.0.1:{port}", "without_upstream": "allow", **upstream},
         "http_api": {"address": f"127.0.0.1:{api_port}"},
         "client": {"rate_limit": {block: _block(bucket) for block, bucket in buckets.items()}},
+        **(more or {}),
     }
     config = folder / "cpro.json"
     config.write_text(json.dumps(settings))

@@ -46,7 +46,7 @@ def running(case: Case) -> Iterator[Running]:
     """Start a case's backend and server, warm up and check the answer; end them by their ids."""
     places = case.places()
     with ExitStack() as programs:
-        folder = Path(programs.enter_context(tempfile.TemporaryDirectory(dir=_memory(), prefix="cpro-load-")))
+        folder = Path(programs.enter_context(tempfile.TemporaryDirectory(dir=memory_folder(), prefix="cpro-load-")))
         backend = 0
         if case.forwards:
             (folder / "backend").mkdir()
@@ -82,6 +82,6 @@ def measure(case: Case, seconds: int) -> Round:
         )
 
 
-def _memory() -> str | None:
+def memory_folder() -> str | None:
     """Where nothing touches a disk."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
