@@ -159,7 +159,7 @@ FLOORS = {
         "logs",
         "_fast.columns",
     },
-    "analytics.shipper": {"analytics.backlog", "analytics.places", "analytics.sinks", "extension", "logs"},
+    "analytics.shipper": {"analytics.backlog", "analytics.places", "analytics.sinks", "clock", "extension", "logs"},
     "analytics.query": {"errors"},
     "extension": {"analytics.batch", "config", "errors", "operation"},
     "hookspecs": {"extension"},

@@ -34,7 +34,7 @@ def serve(folder: Path, scenario, ask_engine=answer):
         try:
             return await asyncio.to_thread(scenario)
         finally:
-            server.close()
+            await server.close()
 
     return asyncio.run(run())
 

@@ -1,6 +1,8 @@
 """One sink: every row exactly once, whatever it answers and whenever the process ends."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -213,3 +215,42 @@ def test_the_harness_is_what_authors_of_sinks_need():
         assert cpro.shipped(5)
         assert (cpro.rows, cpro.errors, cpro.dropped) == ({"publications": 5}, 1, 0)
     assert sink.closed == 1
+
+
+def test_a_full_disk_does_not_keep_rows_from_leaving(rows, tmp_path, monkeypatch):
+    """Only what was sent can be deleted: there must be room to note what is being sent."""
+    sink = RecordingSink()
+    record(rows, 0, 10)
+    places = tmp_path / "journal" / "places"
+    with shipping(tmp_path, sinks={"clickhouse": sink}):
+        assert soon(lambda: sink.users() == once(10))
+        assert soon((places / "clickhouse.room").exists)
+        opened = os.open
+
+        def full(path, flags, *mode, **where):
+            if str(path).endswith(("clickhouse.new", ".room")) and (places / "clickhouse.room").exists():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return opened(path, flags, *mode, **where)
+
+        monkeypatch.setattr(os, "open", full)
+        record(rows, 10, 20)
+        assert soon(lambda: sink.users() == once(20))
+        assert not (places / "clickhouse.room").exists()
+        monkeypatch.undo()
+        record(rows, 20, 30)
+        assert soon((places / "clickhouse.room").exists)
+
+
+def test_damaged_rows_are_skipped_and_counted(rows, tmp_path):
+    sink = RecordingSink()
+    record(rows, 0, 10)
+    path = next(rows.folder.iterdir())
+    data = path.read_bytes()
+    at = data.index(b"\x015")  # the row of user 5: length and text
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\x01X")
+    with shipping(tmp_path, sinks={"clickhouse": sink}) as one:
+        assert soon(lambda: len(sink.users()) == 9)
+        assert one.tallies["clickhouse"].errors == 1
+    assert "5" not in sink.users()

@@ -1,10 +1,13 @@
 """Where a sink is in the journal, and the batches that it is being sent: one small file per sink.
 
+Beside it lies some room for a disk that is full: only what is sent can be deleted, and nothing is sent without a place.
+
 The file is replaced atomically and fsynced before a batch is sent for the first time, and again before a segment is
 deleted. So whoever comes after `kill -9` or a power cut sends the same rows under the same id again, never other rows
 under it, and never fewer because a segment is gone.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -21,6 +24,8 @@ log = logging.getLogger(__name__)
 
 VERSION: Final = 1
 ID_CHARS: Final = 40
+ROOM_BYTES: Final = 256 << 10
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _BEYOND_NAMES: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -85,6 +90,7 @@ class PlaceFile:
     def __init__(self, folder: Path, sink: str) -> None:
         self._folder = folder
         self._path = folder / (_BEYOND_NAMES.sub(lambda found: f"%{ord(found[0]):x}%", sink) + ".json")
+        self._room = self._path.with_suffix(".room")
 
     @staticmethod
     def names(folder: Path) -> list[str]:
@@ -109,8 +115,28 @@ class PlaceFile:
 
     def save(self, place: Place) -> None:
         """Replace the file; when this returns, a power cut can't take it back. Raises OSError."""
-        unfinished = self._path.with_suffix(".new")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._replace(place)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or not self._room.exists():
+                raise
+            self._room.unlink()
+            self._replace(place)
+        else:
+            self._keep_room()
+
+    def _keep_room(self) -> None:
+        if not self._room.exists():
+            with suppress(OSError):
+                fd = os.open(self._room, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                try:
+                    os.posix_fallocate(fd, 0, ROOM_BYTES)
+                finally:
+                    os.close(fd)
+
+    def _replace(self, place: Place) -> None:
+        unfinished = self._path.with_suffix(".new")
         fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             data = memoryview(msgspec.json.encode(place))

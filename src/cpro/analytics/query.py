@@ -28,6 +28,7 @@ SOCKET: Final = "query.sock"
 MOST_QUESTION_BYTES: Final = 1 << 20
 ASKED_WITHIN_S: Final = 5.0
 """For a client to have sent its question."""
+LAST_WAIT_S: Final = 1.0
 Format = Literal["table", "csv", "json"]
 
 Ask = Callable[[str, Format], bytes]
@@ -49,11 +50,15 @@ class Answer(msgspec.Struct):
 class QueryServer:
     """Answers on the socket; `ask` is called in a thread of its own, one question after the other."""
 
-    def __init__(self, data_dir: Path, ask: Ask, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, data_dir: Path, ask: Ask, status: Callable[[], dict[str, Any]], done: Callable[[], None] = lambda: None
+    ) -> None:
+        """`done` is called in that thread after the last question."""
         self._data_dir = data_dir
+        self._done = done
         self._ask = ask
         self._status = status
-        self._questions: queue.SimpleQueue[tuple[Question, Future[bytes]]] = queue.SimpleQueue()
+        self._questions: queue.SimpleQueue[tuple[Question, Future[bytes]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._answer_all, name="cpro-query", daemon=True)
 
     async def start(self) -> None:
@@ -70,10 +75,13 @@ class QueryServer:
                 os.umask(before)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Answer no more; a query that still runs is left behind after `LAST_WAIT_S`."""
         self._server.close()
         with suppress(OSError):
             os.unlink(self._data_dir / SOCKET)
+        self._questions.put(None)
+        await asyncio.to_thread(self._thread.join, LAST_WAIT_S)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -107,14 +115,15 @@ class QueryServer:
         return await asyncio.wrap_future(answered)
 
     def _answer_all(self) -> None:
-        while True:
-            question, answered = self._questions.get()
+        while (asked := self._questions.get()) is not None:
+            question, answered = asked
             if not answered.set_running_or_notify_cancel():
                 continue
             try:
                 answered.set_result(self._ask(question.sql, question.format))
             except Exception as error:
                 answered.set_exception(error)
+        self._done()
 
 
 def ask(data_dir: Path, question: Question) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from cpro.analytics.backlog import Backlog, list_segments
 from cpro.analytics.places import Place, PlaceFile
 from cpro.analytics.sinks import Flush, Folders, Runner, Tally, flush_for
+from cpro.clock import unix_ms
 from cpro.extension import BUILT_IN_SINK, Sink
 from cpro.logs import Occasional, fields
 
@@ -91,7 +92,7 @@ class Shipper:
 
     def status(self) -> dict[str, Any]:
         """For people and monitoring: see `cpro analytics status`."""
-        now_s = time.time()
+        now_s = unix_ms() / 1000
         return {
             "running": True,
             "journal": journal_size(self._folders.journal),
@@ -118,7 +119,7 @@ class Shipper:
                 log.exception("journal can't be looked after")
 
     def _look(self) -> None:
-        now_s = time.time()
+        now_s = unix_ms() / 1000
         for runner in self._runners:
             self._tallies[runner.name].lag(round(runner.lag_s(now_s) * 1000))
         self._backlog.scan()

@@ -111,6 +111,7 @@ class Runner:
         self._oldest: int | None = None  # when the oldest row that is not stored was recorded
         self._row_bytes = GUESSED_ROW_BYTES
         self._occasional = Occasional(log)
+        self._damaged = 0
         self._is_open = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"cpro-sink-{name}", daemon=True)
@@ -255,6 +256,7 @@ class Runner:
             self._place.pieces = [Piece(table, following.parts) for table in present]
             if following.rows:
                 self._row_bytes = sum(part.end - part.start for part in following.parts) / following.rows
+        self._tell_damage()
         self._persist("save", self._save)
         return True, following.more
 
@@ -360,6 +362,14 @@ class Runner:
     def _tell(self, what: str, error: BaseException) -> None:
         self.last_error = f"{what}: {_told(error)}"
         self._occasional.warning(what, "sink failed", sink=self.name, doing=what, error=_traced(error))
+
+    def _tell_damage(self) -> None:
+        damaged, self._damaged = self._backlog.bad - self._damaged, self._backlog.bad
+        if damaged:
+            self._count_error()
+            self._occasional.warning(
+                "damage", "damaged rows of the journal are skipped", sink=self.name, places=damaged
+            )
 
     def _recovered(self) -> None:
         if self.last_error:

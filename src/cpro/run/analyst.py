@@ -75,22 +75,25 @@ class Analyst:
             lambda sink: SinkTally(counters, catalogue, sink),
         )
         self._reader = reader_of(settings)
-        self._queries = QueryServer(Path(settings.data_dir), self._reader.ask, self._shipper.status)
+        self._queries = QueryServer(Path(settings.data_dir), self._reader.ask, self._shipper.status, self._reader.close)
         self._finished = asyncio.Event()
         self._within_s = 0.0
 
     async def run(self) -> None:
         """Work until told to finish."""
+        is_open = True
         try:
             await self._queries.start()
         except OSError as error:  # queries are not worth stopping for
+            is_open = False
             log.error("no socket for queries", extra=logs.fields(error=str(error)))
         self._shipper.start()
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._on_message)
         self._channel.send(Ready())
         await self._finished.wait()
-        await asyncio.to_thread(self._shipper.stop, self._within_s)
-        self._queries.close()
+        if is_open:
+            await self._queries.close()
+        await asyncio.to_thread(self._shipper.stop, self._within_s)  # the engine ends with its last handle, the sink's
 
     def _sinks(self) -> dict[str, Sink]:
         started = self._orders.started

@@ -98,6 +98,8 @@ class Supervisor:
             self._leases = open_leases(self._table, table.max_buckets, boot_ns())
             resources.callback(self._leases.close)
         sinks = sinks_of(settings, plugins.sink_names)
+        if plugins.sink_names and not sinks:
+            log.warning("clickhouse_analytics is off: sinks get nothing", extra=logs.fields(sinks=plugins.sink_names))
         self._catalogue = Catalogue(plugins.operation_names, plugins.names, shards_of(settings), sinks)
         memory = os.memfd_create("cpro-counters")
         resources.callback(os.close, memory)
