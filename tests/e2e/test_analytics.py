@@ -258,6 +258,14 @@ def test_plugins_lists_sinks(tmp_path):
     ]
 
 
+def test_sinks_without_analytics_are_told_so(tmp_path):
+    write_plugin(tmp_path / "packages", "hostile", HOSTILE)
+    with Service(tmp_path / "cpro", env=with_packages(tmp_path / "packages")) as cpro:
+        said = next(line for line in cpro.log if line["message"].startswith("clickhouse_analytics is off"))
+        assert said["sinks"] == ["hang", "slow", "fail", "leave"]
+        assert processes(cpro, "analyst") == []
+
+
 def test_without_analytics_there_is_no_analyst(service):
     cpro = service()
     assert processes(cpro, "analyst") == []

@@ -1,6 +1,9 @@
-"""Throw-away plugin packages: a module, and the metadata that pip would have left, in a folder for PYTHONPATH."""
+"""Plugin packages in folders for PYTHONPATH: throw-away ones, and those of this repository as pip installs them."""
 
 import os
+import shutil
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -21,3 +24,12 @@ def with_packages(folder: Path) -> dict[str, str]:
     """Environment in which a process finds them."""
     before = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": f"{folder}:{before}" if before else str(folder)}
+
+
+def install(package: Path, folder: Path) -> dict[str, str]:
+    """Have pip install a package of this repository below `folder`; the environment in which a process finds it."""
+    source = folder / "source"  # pip builds where the source is
+    shutil.copytree(package, source, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__", "build"))
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*command, "--no-build-isolation", "--target", str(folder / "site"), str(source)], check=True)
+    return with_packages(folder / "site")
