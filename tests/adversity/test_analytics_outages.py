@@ -1,6 +1,8 @@
 """ClickHouse misbehaving while traffic goes on, and long backlogs: every row once, memory flat, serving untouched."""
 
+import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ import pytest
 
 from cpro.sinktesting import RowFolder
 from tests.support.acknowledged import Publishers, faults
-from tests.support.analytics_service import analytics, drained, processes, state_of
+from tests.support.analytics_service import analytics, ask, drained, processes, state_of
 from tests.support.clickhouse import ClickhouseStandIn
 from tests.support.packages import with_packages, write_plugin
 from tests.support.processes import eventually
@@ -66,6 +68,23 @@ def test_a_server_that_is_killed_and_comes_back_misses_nothing(tmp_path, clickho
         assert faults(load, stored(clickhouse)) == {}
 
 
+@pytest.mark.timeout(180)
+def test_answers_that_are_lost_while_the_analyst_is_killed_double_nothing(tmp_path, clickhouse):
+    with serving(tmp_path, clickhouse) as cpro, Publishers(lambda: cpro.proxy, 4, 0.002) as load:
+        for _ in range(6):
+            assert eventually(lambda: processes(cpro, "analyst"), 20.0)
+            assert eventually(lambda: len(clickhouse.tokens()) > 2, 20.0)
+            clickhouse.fault("after:close", "", "after:500", "", "after:lie", "after:close")
+            time.sleep(random.uniform(0.2, 1.0))
+            for pid in processes(cpro, "analyst"):
+                os.kill(pid, signal.SIGKILL)
+        load.__exit__()
+        clickhouse.fault()
+        assert load.unknown == []
+        assert eventually(lambda: drained(cpro), 40.0)
+        assert faults(load, stored(clickhouse)) == {}
+
+
 @pytest.mark.timeout(120)
 def test_what_waited_for_a_server_survives_a_restart_of_cpro(tmp_path, clickhouse):
     clickhouse.kill()
@@ -97,17 +116,27 @@ def backlog(cpro: Service, rows: int) -> None:
     worker.close()
 
 
-ROWS = 1_000_000
 MOST_MB = {"server": 200, "embedded": 600}
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("where", ["server", "embedded"])
 def test_a_long_backlog_goes_out_in_flat_memory(tmp_path, where):
-    server = ClickhouseStandIn(tmp_path / "engine")
+    ship_backlog(tmp_path, where, 1_000_000)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("where", ["server", "embedded"])
+def test_an_hours_worth_of_rows_goes_out_in_flat_memory(tmp_path, where):
+    ship_backlog(tmp_path, where, 3600 * 5000)
+
+
+def ship_backlog(folder: Path, where: str, rows: int) -> None:
+    server = ClickhouseStandIn(folder / "engine")
     dsn = [] if where == "embedded" else [server.dsn]
-    cpro = Service(tmp_path / "cpro", {**ALLOW, **analytics(clickhouse_dsn=dsn)})
-    backlog(cpro, ROWS)
+    cpro = Service(folder / "cpro", {**ALLOW, **analytics(clickhouse_dsn=dsn)})
+    backlog(cpro, rows)
     if dsn:
         server.start()
     try:
@@ -119,10 +148,11 @@ def test_a_long_backlog_goes_out_in_flat_memory(tmp_path, where):
                 nonlocal most
                 most = max(most, own_bytes(analyst))
                 sample = 'cpro_sink_rows_total{sink="clickhouse",table="operations"}'
-                return cpro.metric(sample) >= ROWS
+                return cpro.metric(sample) >= rows
 
-            assert eventually(is_done, 120.0)
+            assert eventually(is_done, 60.0 + rows / 10_000)
             assert most < MOST_MB[where] << 20, f"{most >> 20} MiB"
+            assert ask(cpro, "SELECT count() n, uniqExact(client) u FROM operations") == [{"n": rows, "u": rows}]
     finally:
         server.stop()
 

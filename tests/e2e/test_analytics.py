@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,7 +138,7 @@ def test_without_a_running_cpro_the_engine_is_asked_directly(tmp_path):
         publish(cpro, 10)
     assert count(cpro) == 10  # stopping has sent what was left
     state = run_command(cpro, "analytics", "status")
-    assert (state.returncode, "not running" in state.stdout) == (0, True)
+    assert (state.returncode, "nothing ships them now" in state.stdout) == (0, True)
     with cpro:
         publish(cpro, 10, 10)
         assert eventually(lambda: count(cpro) == 20, 15.0)
@@ -264,6 +265,18 @@ def test_sinks_without_analytics_are_told_so(tmp_path):
         said = next(line for line in cpro.log if line["message"].startswith("clickhouse_analytics is off"))
         assert said["sinks"] == ["hang", "slow", "fail", "leave"]
         assert processes(cpro, "analyst") == []
+
+
+def test_rows_that_found_no_room_are_told(service):
+    cpro = service({**ALLOW, **analytics()})
+    shutil.rmtree(cpro.folder / "data" / "journal" / "0")
+    (cpro.folder / "data" / "journal" / "0").write_text("nobody can make a folder here")
+
+    def dropped() -> bool:
+        publish(cpro, 50)
+        return "rows found no room" in run_command(cpro, "analytics", "status").stdout
+
+    assert eventually(dropped, 30.0)
 
 
 def test_without_analytics_there_is_no_analyst(service):

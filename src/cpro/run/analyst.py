@@ -13,6 +13,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from multiprocessing.connection import Connection as Channel
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -65,7 +66,9 @@ class Analyst:
         self._channel = channel
         settings = orders.started
         catalogue = Catalogue(orders.operations, orders.plugins, shards_of(settings), orders.sinks)
-        counters = CounterFile.attach(orders.counters_path).block(orders.block)
+        self._counter_file = CounterFile.attach(orders.counters_path)
+        self._dropped = dict(catalogue.journal_dropped.samples())
+        counters = self._counter_file.block(orders.block)
         self._flush = flush_of(orders.settings)
         self._shipper = Shipper(
             folders_of(settings),
@@ -75,7 +78,7 @@ class Analyst:
             lambda sink: SinkTally(counters, catalogue, sink),
         )
         self._reader = reader_of(settings)
-        self._queries = QueryServer(Path(settings.data_dir), self._reader.ask, self._shipper.status, self._reader.close)
+        self._queries = QueryServer(Path(settings.data_dir), self._reader.ask, self._status, self._reader.close)
         self._finished = asyncio.Event()
         self._within_s = 0.0
 
@@ -110,6 +113,12 @@ class Analyst:
             collected = load_again(orders.started.plugins, orders.plugins, orders.operations, orders.sinks[1:])
             sinks.update((name, sink) for _, name, sink in collected.sinks)
         return sinks
+
+    def _status(self) -> dict[str, Any]:
+        """What the sinks say, and what of the workers' rows found no room in the journal."""
+        state, totals = self._shipper.status(), self._counter_file.totals()
+        state["journal"]["dropped_rows"] = {table: totals[slot] for (table,), slot in self._dropped.items()}
+        return state
 
     def _on_message(self) -> None:
         try:

@@ -65,8 +65,10 @@ def read_status(settings: Settings) -> dict[str, Any]:
 def status_lines(state: dict[str, Any]) -> tuple[list[str], bool]:
     """The same for people, and whether all is well: nothing is failing now."""
     journal = state["journal"]
-    running = "" if state["running"] else " (cpro is not running)"
-    lines = [f"journal: {_size(journal['bytes'])} in {journal['segments']} segments{running}"]
+    running = "" if state["running"] else " (nothing ships them now)"
+    dropped = sum(journal.get("dropped_rows", {}).values())
+    drops = f", {dropped} rows found no room since cpro started" if dropped else ""
+    lines = [f"journal: {_size(journal['bytes'])} in {journal['segments']} segments{drops}{running}"]
     for sink in state["sinks"]:
         about = "about " if sink["about"] else ""
         line = f"{sink['sink']}: {about}{sink['waiting_rows']} rows wait ({_size(sink['waiting_bytes'])})"
