@@ -2,10 +2,13 @@
 
 import os
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from cpro._fast.journal import SegmentReader
+from cpro.analytics import backlog
 from cpro.analytics import shipper as under_test
 from cpro.analytics.shipper import status_from_disk
 from cpro.analytics.sinks import Folders
@@ -138,6 +141,28 @@ def test_a_journal_that_is_deleted_while_it_is_read_hurts_nobody(rows, tmp_path)
         rows.next_segment()
         record(rows, last, last + 10)
         assert soon(lambda: str(last + 9) in sink.users())
+
+
+def test_segments_that_only_others_need_are_not_opened_again_and_again(rows, tmp_path, monkeypatch):
+    opened = Counter()
+
+    def opening(path):
+        opened[path] += 1
+        return SegmentReader(path)
+
+    monkeypatch.setattr(backlog, "SegmentReader", opening)
+    hang = Hang()
+    fast = RecordingSink()
+    last = record_segments(rows, 10)
+    with shipping(tmp_path, sinks={"clickhouse": fast, "slow": RecordingSink(hang)}, rows=100):
+        assert hang.reached.wait(10)
+        assert soon(lambda: len(fast.users()) == last)
+        before = opened.total()
+        for number in range(20):
+            record(rows, last + number, last + number + 1)
+            assert soon(lambda number=number: len(fast.users()) == last + number + 1)
+        assert opened.total() - before < 20 + 10  # the shipper looks at the oldest one
+        hang.let_go.set()
 
 
 def test_lag_is_the_age_of_the_oldest_row_that_is_not_stored(rows, tmp_path):

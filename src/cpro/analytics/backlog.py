@@ -79,6 +79,7 @@ class Backlog:
         self._folder = folder
         self._readers: dict[str, SegmentReader] = {}
         self._unusable: dict[str, int] = {}  # path -> inode of a file that is no segment
+        self._passed: set[str] = set()  # nothing will ever come out of these again
         self._turn = 0
         self.segments: dict[int, list[Found]] = {}
         self.unusable = 0
@@ -93,6 +94,7 @@ class Backlog:
         for path in [path for path in self._readers if path not in present]:
             self.release(path)
         self._unusable = {path: inode for path, inode in self._unusable.items() if path in present}
+        self._passed &= present
 
     def reader(self, path: str) -> SegmentReader | None:
         """The open segment; None where the file is none, or is gone."""
@@ -142,8 +144,11 @@ class Backlog:
             more = more or share.more
         return Next(tuple(parts), rows, more)
 
+    def _left(self, worker: int) -> list[Found]:
+        return [segment for segment in self.segments[worker] if segment.path not in self._passed]
+
     def _parts_of(self, worker: int, place: Place, share: _Share) -> Iterator[Part]:
-        for segment in self.segments[worker]:
+        for segment in self._left(worker):
             reader = self.reader(segment.path)
             if reader is None:
                 continue
@@ -163,6 +168,7 @@ class Backlog:
                     return
             elif sealed:
                 self.release(segment.path)
+                self._passed.add(segment.path)
             if not sealed:
                 return
 
@@ -227,7 +233,7 @@ class Backlog:
         return min(times, default=None)
 
     def _first_time(self, worker: int, place: Place) -> int | None:
-        for segment in self.segments[worker]:
+        for segment in self._left(worker):
             reader = self.reader(segment.path)
             if reader is None:
                 continue

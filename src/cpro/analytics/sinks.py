@@ -193,22 +193,24 @@ class Runner:
             pass
 
     def _end(self) -> None:
-        if self._is_open:
-            try:
-                self._sink.close()
-            except (Exception, SystemExit) as error:  # whatever a plugin may raise
-                self._tell("close", error)
         with self._guard:
             if not self._is_saved:
                 with suppress(OSError):
                     self._save()
             self._backlog.close()
+        if self._is_open:
+            try:
+                self._sink.close()
+            except (Exception, SystemExit) as error:  # whatever a plugin may raise
+                self._tell("close", error)
 
     def _load(self) -> None:
         with self._guard:
             self._place, readable = self._file.load()
             self._saved = dict(self._place.positions)
             self._loaded = ()
+            self._backlog.close()
+            self._backlog, self._damaged = Backlog(self._folders.journal), 0
             self._backlog.scan()
             self._oldest = self._backlog.oldest_time(self._place)
         if not readable:

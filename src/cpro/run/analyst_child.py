@@ -20,6 +20,8 @@ YOUNG_S: Final = 10.0
 LEAST_FLUSH_S, MOST_FLUSH_S = 2.0, 10.0
 """For sending what is left at the end; what remains then is in the journal, and waits for the next start."""
 KILL_AFTER_S: Final = 3.0
+RELOAD_S: Final = 5.0
+"""How long a reload waits for it."""
 
 
 def sinks_of(settings: Settings, of_plugins: Sequence[str]) -> tuple[str, ...]:
@@ -46,8 +48,8 @@ class AnalystKeeper:
         child = self._child
         if child is not None:
             child.tell(Reload(settings))
-            with suppress(StartError):  # it died; its successor starts with the new settings
-                await child.answer()
+            with suppress(StartError, TimeoutError):  # it died; its successor starts with the new settings
+                await asyncio.wait_for(child.answer(), RELOAD_S)
 
     async def stop(self, within_s: float) -> None:
         """Have it send what is left, and end it."""
