@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cpro.analytics import sinks
+from cpro.analytics.backlog import Backlog
 from cpro.analytics.places import PlaceFile
 from cpro.errors import SinkError, SinkRejectError, SinkSplitError
 from cpro.sinktesting import RowFolder, SinkHarness, batch
@@ -240,6 +242,23 @@ def test_a_full_disk_does_not_keep_rows_from_leaving(rows, tmp_path, monkeypatch
         monkeypatch.undo()
         record(rows, 20, 30)
         assert soon((places / "clickhouse.room").exists)
+
+
+def test_a_fault_of_cpros_own_costs_a_pause_and_no_row(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(sinks, "LAST_RETRY_S", 0.02)
+    reading, faults = Backlog.next_parts, [MemoryError(), RuntimeError("bug")]
+
+    def next_parts(self, *arguments):
+        if faults:
+            raise faults.pop()
+        return reading(self, *arguments)
+
+    monkeypatch.setattr(Backlog, "next_parts", next_parts)
+    sink = RecordingSink()
+    record(rows, 0, 10)
+    with shipping(tmp_path, sinks={"clickhouse": sink}) as one:
+        assert soon(lambda: sink.users() == once(10))
+        assert one.tallies["clickhouse"].errors == 2
 
 
 def test_damaged_rows_are_skipped_and_counted(rows, tmp_path):
