@@ -15,10 +15,8 @@ FLOORS = {
     "logs": {"clock"},
     "_fast": {"errors"},
     "config": {"errors"},
-    "metrics": {"operation", "_fast.counters"},
     "http": {"errors", "clock", "_fast.carrier", "_fast.connection", "_fast.exchange", "_fast.forward", "_fast.http1"},
     "metrics": {"operation", "analytics.schema", "_fast.counters"},
-    "http": {"errors", "clock", "_fast.carrier", "_fast.connection", "_fast.http1"},
     "redis": {"errors", "config", "_fast.hashing"},
     "limits.rules": {
         "operation",
@@ -146,7 +144,6 @@ FLOORS = {
         "analytics.embedded",
     },
     "analytics.recorder": {"operation", "clock", "config.model", "analytics.schema"},
-    "extension": {"config", "errors", "operation"},
     "analytics.places": {"logs"},
     "analytics.backlog": {"analytics.places", "analytics.schema", "errors", "logs", "_fast.journal", "_fast.rows"},
     "analytics.sinks": {

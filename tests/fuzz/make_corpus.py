@@ -8,15 +8,14 @@ import hashlib
 import sys
 from pathlib import Path
 
+from cpro._fast.rows import encode
 from cpro._fast.wsframe import BINARY, CLOSE, TEXT, build_frame
+from cpro.analytics.schema import TABLES
 from tests.e2e.centrifugo.test_wire_quirks import PROTOBUF_QUIRKS, QUIRKS
 from tests.fuzz.cuts import setup
+from tests.fuzz.targets import segment
 from tests.fuzz.targets.commands import PROTOBUF
 from tests.fuzz.targets.frames import PROTOBUF as FRAMES_OF_PROTOBUF
-from cpro._fast.rows import encode
-from cpro.analytics.schema import TABLES
-from tests.fuzz.cuts import setup
-from tests.fuzz.targets import segment
 from tests.fuzz.targets.response import CLOSES, IS_HEAD
 from tests.fuzz.targets.segment import MARKED, SEALED, SUMMED
 from tests.unit.test_http1_responses import OK
@@ -146,6 +145,7 @@ def commands() -> dict[str, bytes]:
     protobuf = {name.replace(" ", "-"): bytes([PROTOBUF]) + data for name, data in PROTOBUF_QUIRKS.items()}
     replies = enumerate(MERE_PROTOBUF + TELLING_PROTOBUF)
     return json_lines | protobuf | {f"protobuf-reply-{n}": bytes([PROTOBUF]) + data for n, data in replies}
+
 
 UUID = "9336a229-2400-4ebc-8c50-0123456789ab"
 ROWS = {

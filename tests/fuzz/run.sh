@@ -7,8 +7,7 @@
 # (LD_PRELOAD), and PYTHONMALLOC=malloc lets it watch over every bytes object. Python itself leaks on purpose.
 set -eu
 cd "$(dirname "$0")/../.."
-targets=${FUZZ_TARGETS:-request response forward event answer frames commands}
-targets=${FUZZ_TARGETS:-request response forward event answer row segment}
+targets=${FUZZ_TARGETS:-request response forward event answer frames commands row segment}
 
 if ! command -v clang >/dev/null; then
     root=""

@@ -1,5 +1,4 @@
 """Segments that are torn, cut or wrong in bytes: what is whole is read, the rest counted, nothing else comes out."""
-"""Segments that are torn, cut, or have wrong bytes: what is whole is read, the rest counted, nothing else comes out."""
 
 import os
 import random

@@ -17,9 +17,9 @@ from cpro._fast.http1 import Request
 from cpro.clock import unix_seconds
 from cpro.config.model import EVENTS, Proxy
 from cpro.doors.claims import NOTHING_ADDED, Added, Charge, Claim, Claimed, Dispatch, Record, Tell, user_reply
+from cpro.doors.events import Event, Reading, read_plainly
 from cpro.doors.joined import connection_of, mark_user
 from cpro.doors.seal import Seal
-from cpro.doors.events import Event, Reading, read_plainly
 from cpro.doors.telling import Interest, telling
 from cpro.http.server import Connection
 from cpro.logs import Occasional
@@ -107,8 +107,8 @@ class ProxyDoor:
 
         `forwards` has a handler for each event that a backend takes, `user_of` reads the user out of a connect's
         answer, `by_address` says that limits want to know the address of anonymous users, `added` is of plugins,
-        `interests` are of features that want to be told of operations, `seal` opens what a gateway has closed.
-        `interests` are of features that want to be told of operations, `reading_of` says what they need of an event.
+        `interests` are of features that want to be told of operations, `reading_of` says what they need of an event,
+        `seal` opens what a gateway has closed.
         """
         self._seal = seal
         self._secret = proxy.secret.encode()
@@ -139,10 +139,9 @@ class ProxyDoor:
         lane = entrance.lane
         if self._seal is not None and entrance.joined is not None and connection_of(self._seal, request) is not None:
             lane = entrance.joined
-        return entrance.run(lane, operation, request, connection.answer)
         if entrance.is_noted:
             operation.noted = event, request
-        return entrance.run(entrance.lane, operation, request, connection.answer)
+        return entrance.run(lane, operation, request, connection.answer)
 
     def _refuse_invalid(self, entrance: _Entrance, error: Exception) -> Reply:
         entrance.record(Verdict.INVALID, 0)
@@ -163,8 +162,9 @@ class ProxyDoor:
         lane = self._lane(kind, kind, self._charge, self._handles[kind], told)
         invalid = BAD_GATEWAY if kind in STARTED_BY_CENTRIFUGO else BAD_REQUEST
         joined = None if self._seal is None or kind in STARTED_BY_CENTRIFUGO else _joined(lane, self._seal)
-        plain = _Entrance(kind, pipeline.run, lane, invalid, self._recorder(kind), joined)
-        plain = _Entrance(kind, pipeline.run, lane, invalid, self._recorder(kind), reading.decode, reading.is_noted)
+        plain = _Entrance(
+            kind, pipeline.run, lane, invalid, self._recorder(kind), joined, reading.decode, reading.is_noted
+        )
         claimed = [self._claimed(claim, plain, told) for claim in added.claims if claim.event == kind]
         return replace(plain, run=Dispatch(claimed, added.namespace_of)) if claimed else plain
 

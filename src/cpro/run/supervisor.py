@@ -26,10 +26,9 @@ from cpro.metrics import Catalogue
 from cpro.plugins.load import Collected, load_configured
 from cpro.run.analyst_child import AnalystKeeper, sinks_of
 from cpro.run.child import Child
-from cpro.run.orders import Orders, Reload, Stop
-from cpro.run.secret import kept_secret
 from cpro.run.datadir import lock_data_dir
 from cpro.run.orders import AnalystOrders, Orders, Reload, Stop
+from cpro.run.secret import kept_secret
 from cpro.run.sockets import Listener
 from cpro.run.stores import shards_of, stores_of
 

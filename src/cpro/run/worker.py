@@ -38,8 +38,8 @@ from cpro.run.stores import shards_of
 
 if TYPE_CHECKING:
     from cpro.plugins.plugged import Plugged
-    from cpro.run.gateway import GatewayHouse
     from cpro.run.analytics import Analytics
+    from cpro.run.gateway import GatewayHouse
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,6 @@ class Worker:
         forwards = build_forwards(settings.proxy.upstream, self._client, self._counter_of_upstream)
         added = self._plugged.added(settings) if self._plugged else NOTHING_ADDED
         seal = self._seal_of(settings)
-        self._proxy.configure(
-            settings.proxy, forwards, user_of, by_address=self._gate.wants_address, added=added, seal=seal
-        )
         if self._gateway is not None and seal is not None:
             self._gateway.configure(settings, seal)
         rows = self._analytics.rows(settings) if self._analytics else None
@@ -144,6 +141,7 @@ class Worker:
             added=added,
             interests=[rows.told] if rows else [],
             reading_of=rows.reading_of if rows else read_plainly,
+            seal=seal,
         )
         if retired is not None:
             closing = asyncio.get_running_loop().create_task(retired.close(settings.proxy.upstream.timeout.seconds))
