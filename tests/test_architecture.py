@@ -159,6 +159,15 @@ FLOORS = {
     "analytics.shipper": {"analytics.backlog", "analytics.places", "analytics.sinks", "clock", "extension", "logs"},
     "analytics.query": {"errors"},
     "extension": {"analytics.batch", "config", "errors", "operation"},
+    "analytics.segments": {
+        "errors",
+        "clock",
+        "analytics.recovery",
+        "analytics.schema",
+        "_fast.journal",
+        "_fast.segment",
+    },
+    "extension": {"config", "errors", "operation"},
     "hookspecs": {"extension"},
     "plugins": {
         "analytics.batch",

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpro._fast.journal import START, Journal, RowWriter, Segment, SegmentReader, crc32c, crc32c_by_table
+from cpro._fast.journal import START, Journal, RowWriter, Segment, SegmentReader
 from cpro._fast.rows import decode, encode
+from cpro._fast.segment import crc32c, crc32c_by_table
 from cpro.analytics.schema import OPERATIONS, SUBSCRIPTIONS, Kind
 from cpro.errors import StoreError
 from tests.oracle import journal as oracle

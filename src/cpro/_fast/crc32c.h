@@ -12,7 +12,7 @@ static uint32_t cpro_crc_table[256];
 static int cpro_crc_by_processor;
 
 /* `crc` goes in and out as it is between bytes: callers invert it at both ends. */
-static uint32_t cpro_crc_by_table(uint32_t crc, const uint8_t *data, size_t size)
+static inline uint32_t cpro_crc_by_table(uint32_t crc, const uint8_t *data, size_t size)
 {
     while (size--)
         crc = cpro_crc_table[(crc ^ *data++) & 0xff] ^ (crc >> 8);
@@ -60,7 +60,7 @@ CPRO_CRC_TARGET static uint32_t cpro_crc_by_instruction(uint32_t crc, const uint
 #endif
 
 /* Once, before the first use. */
-static void cpro_crc_start(void)
+static inline void cpro_crc_start(void)
 {
     for (uint32_t byte = 0; byte < 256; byte++) {
         uint32_t crc = byte;

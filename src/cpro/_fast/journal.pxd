@@ -1,31 +1,13 @@
-"""A segment's memory, its writer and its reader."""
+"""A journal's writer, and the reader of a segment."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cpro._fast.rows cimport MAX_COLUMNS
+from cpro._fast.segment cimport Marks, Segment
 
 
 cdef enum:
-    HEADER_SPAN = 4096              # then records
-    COPY_AT = 1024                  # where the second copy of what identifies the segment lies
-    RECORD_HEAD = 8                 # u32 length of what follows, u32 its CRC32C, seeded by the segment's id
     MAX_TABLES = 16                 # table numbers are 1 to 15
-
-
-cdef struct Identity:               # written once, at 0 and at COPY_AT
-    uint64_t magic
-    uint32_t format
-    uint32_t version                # of the rows
-    uint8_t id[16]
-    uint64_t size                   # of the file when it was made, bytes
-    uint32_t unused
-    uint32_t check                  # CRC32C of all before
-
-
-cdef struct Marks:                  # at 2048
-    uint64_t committed              # end of the last record; store-release by the writer, load-acquire by readers
-    uint8_t beside_committed[56]
-    uint64_t sealed_at              # 0, or the end of the last record: nobody will append any more
 
 
 cdef struct Record:                 # one good record, where it lies
@@ -33,23 +15,6 @@ cdef struct Record:                 # one good record, where it lies
     const uint8_t* values
     const uint8_t* end
     uint64_t next                   # offset of what follows it
-
-
-cdef class Segment:
-    cdef readonly str path
-    cdef readonly str id
-    cdef readonly uint64_t size
-    cdef readonly uint64_t rows     # appended to it
-    cdef int fd
-    cdef int guard                  # its place among the mappings that survive a truncated file
-    cdef uint8_t* memory            # NULL once closed
-    cdef Marks* marks
-    cdef uint64_t end               # = committed, the writer's own copy
-    cdef uint64_t synced            # what lies before is on the disk
-    cdef uint64_t populated         # what lies before has its pages
-    cdef uint32_t seed
-
-    cdef int open_memory(self) except -1
 
 
 cdef class Journal:

@@ -20,7 +20,8 @@ from enum import StrEnum
 from typing import Final
 
 from cpro import clock
-from cpro._fast.journal import START, Journal, Segment, sync_folder
+from cpro._fast.journal import Journal
+from cpro._fast.segment import START, Segment, sync_folder
 from cpro.analytics.recovery import give_back_room
 from cpro.analytics.schema import VERSION
 from cpro.errors import StoreError
