@@ -90,6 +90,18 @@ def test_after_a_clean_end_nothing_is_doubted(engine):
     assert not (engine.folder / "cpro-boot").exists()
 
 
+def test_blocks_go_by_no_file_that_a_kill_would_leave(tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    with EmbeddedProcess(tmp_path / "data") as engine:
+        engine.call("write", "a", 1, operations(100))
+        changed_ns = (tmp_path / "tmp").stat().st_mtime_ns
+        for number in range(3):
+            engine.call("write", f"b{number}", 1, operations(10, duration=number))
+        assert (tmp_path / "tmp").stat().st_mtime_ns == changed_ns
+        assert count(engine) == 130
+
+
 def test_a_torn_statement_is_put_back(engine):
     engine.call("write", "a", 1, operations(100))
     engine.kill()

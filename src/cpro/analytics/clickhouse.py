@@ -8,7 +8,6 @@ takes. (If it is gone for good, remove it from `clickhouse_dsn`: the batch then 
 
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -111,20 +110,13 @@ class EmbeddedNode(Node):
         if not self._doubted:
             super().insert(batch)
             return
-        if self._is_present(batch):
+        if self.client.has_all(self._plan, batch):
             log.warning("batch is there already", extra=fields(table=batch.table.name, rows=batch.rows))
         else:
             super().insert(batch)
         self._doubted -= 1
         if not self._doubted:
             mark(self._folder)
-
-    def _is_present(self, batch: Batch) -> bool:
-        """Whether all its rows are in the table: its token may be lost where they are not."""
-        with tempfile.NamedTemporaryFile(suffix=".native", dir=self._folder) as file:
-            file.write(batch.native)
-            file.flush()
-            return self.client.has_all(self._plan, batch, file.name)
 
     def close(self) -> None:
         super().close()

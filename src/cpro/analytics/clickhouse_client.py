@@ -5,6 +5,7 @@ sends a body again when the peer closes the connection: harmless, for the token 
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -13,6 +14,7 @@ import urllib3
 from clickhouse_connect import get_client
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.summary import QuerySummary
 
 from cpro.config.clickhouse_dsn import ClickhouseServer
 from cpro.config.model import TLS
@@ -21,14 +23,13 @@ from cpro.errors import SinkError
 
 from .batch import Batch
 from .clickhouse_errors import translate
-from .ddl import Found, Plan, quote
+from .ddl import Found, Plan, literal, quote
 from .zstd import compress
 
 CONNECT_S, ANSWER_S = 5, 120
 """Longest waits for a connection and for each sign of life after that."""
 _INSERT: Final = {
     "async_insert": 0,  # servers collect small inserts otherwise, and acknowledge what is not stored
-    "wait_end_of_query": 1,
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     "max_partitions_per_insert_block": 0,  # rows of any age
 }
@@ -94,24 +95,19 @@ class ClickhouseClient:
     def insert(self, plan: Plan, batch: Batch) -> None:
         """SinkError and its kin say what became of the batch; without one it is stored, now or earlier."""
         client = self.connect()
-        body, compression = batch.native, None
-        if not self._is_embedded:
-            body, compression = compress(body), "zstd"
-        settings: Mapping[str, Any] = {"insert_deduplication_token": batch.id, **_INSERT}
+        table, columns = plan.name(batch.table.name), [column.name for column in batch.table.columns]
+        settings = {"insert_deduplication_token": batch.id, **_INSERT}
         with self._translated():
-            answer = client.raw_insert(
-                plan.name(batch.table.name),
-                [column.name for column in batch.table.columns],
-                body,
-                dict(settings),
-                "Native",
-                compression,
-            )
-        if answer.written_rows < batch.rows:  # servers count what views write, too
-            raise SinkError(f"{answer.written_rows} rows of {batch.rows} were acknowledged by {self.name}")
+            if self._is_embedded:
+                stored = _insert_from_memory(client, table, columns, batch.native, settings)
+            else:
+                body, over_http = compress(batch.native), {**settings, "wait_end_of_query": 1}
+                stored = client.raw_insert(table, columns, body, over_http, "Native", "zstd").written_rows
+        if stored < batch.rows:  # servers count what views write, too
+            raise SinkError(f"{stored} rows of {batch.rows} were acknowledged by {self.name}")
 
-    def has_all(self, plan: Plan, batch: Batch, block_path: str) -> bool:
-        """Whether all rows of a batch, whose block lies in a file, are in its table. Embedded only."""
+    def has_all(self, plan: Plan, batch: Batch) -> bool:
+        """Whether all rows of a batch are in its table. Embedded only."""
         row = f"sipHash128({', '.join(f'toString({quote(column.name)})' for column in batch.table.columns)})"
         sent = "file({path:String}, Native, {structure:String})"
         query = (
@@ -121,8 +117,8 @@ class ClickhouseClient:
         )
         structure = ", ".join(f"{quote(column.name)} {column.type}" for column in batch.table.columns)
         client = self.connect()
-        with self._translated():
-            found = client.query(query, parameters={"path": block_path, "structure": structure})
+        with self._translated(), _file_in_memory(batch.native) as path:
+            found = client.query(query, parameters={"path": path, "structure": structure})
         return bool(found.result_rows[0][0])
 
 
@@ -164,3 +160,25 @@ def _pool(server: ClickhouseServer, tls: TLS) -> urllib3.PoolManager:
     if not context.verify_mode:
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return urllib3.PoolManager(maxsize=2, ssl_context=context, server_hostname=tls.server_name or None)
+
+
+def _insert_from_memory(
+    client: Client, table: str, columns: list[str], block: bytes, settings: Mapping[str, object]
+) -> int:
+    """What `raw_insert` does by way of a file in /tmp, which a kill would leave there. Returns how many rows it was."""
+    chosen = ", ".join(f"{name} = {literal(str(value))}" for name, value in settings.items())
+    with _file_in_memory(block) as path:
+        answer = client.command(  # the comment hides the format: clickhouse-connect would take it for an answer's
+            f"INSERT INTO {table} ({', '.join(map(quote, columns))}) "
+            f"FROM INFILE {literal(path)} SETTINGS {chosen} FORMAT Native /* rows */"
+        )
+    return int(answer.summary.get("read_rows", 0)) if isinstance(answer, QuerySummary) else 0
+
+
+@contextmanager
+def _file_in_memory(content: bytes) -> Iterator[str]:
+    """A path for the engine in this process (memfd_create(2))."""
+    with open(os.memfd_create("cpro-block", os.MFD_CLOEXEC), "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
