@@ -90,6 +90,11 @@ def mark(folder: Path) -> None:
         file.write(_BOOT.read_text())
         file.flush()
         os.fsync(file.fileno())
+    there = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(there)
+    finally:
+        os.close(there)
 
 
 def unmark(folder: Path) -> None:
