@@ -136,7 +136,8 @@ class Plan:
                 f"ENGINE = Distributed({arguments}, {_sharded_by(storage)})"
             )
         else:  # a view keeps the columns that `*` stood for when it was made
-            yield f"CREATE OR REPLACE VIEW {self.name(name)} AS SELECT * FROM {self.name(storage.name)}"  # noqa: S608
+            create = "CREATE VIEW IF NOT EXISTS" if found is None else "CREATE OR REPLACE VIEW"
+            yield f"{create} {self.name(name)} AS SELECT * FROM {self.name(storage.name)}"  # noqa: S608
 
     def _engine(self, storage: Storage) -> str:
         if not self.cluster:
