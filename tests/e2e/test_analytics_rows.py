@@ -3,17 +3,13 @@
 ClickHouse is away all the time, so that rows stay in the journal.
 """
 
-import asyncio
 import base64
 import json
-import os
-import random
 import re
 import signal
 import socket
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,33 +17,10 @@ import pytest
 from tests.support.backend import Backend, Received
 from tests.support.packages import with_packages, write_plugin
 from tests.support.processes import eventually, log_so_far
-from tests.support.rows import Row, rows_in
-from tests.support.service import REFUSED, Service, event, exchange, limits
-from tests.support.wire import post
+from tests.support.rows import TABLES, Row, analytics, rows_of
+from tests.support.service import event, exchange, limits
 
 CLIENT = "0b0c8b0e-6a2b-4c39-9c43-0242ac120002"
-NOBODY_THERE = "http://me:hush@127.0.0.1:1"
-TABLES = ("connections", "subscriptions", "operations", "publications")
-
-
-def analytics(*tables: str, **exports: dict) -> dict:
-    """The section that exports these tables."""
-    export = {name: {"enabled": True, **exports.get(name, {})} for name in tables or TABLES}
-    return {
-        "clickhouse_analytics": {
-            "enabled": True,
-            "clickhouse_dsn": [NOBODY_THERE],
-            "skip_ping_on_start": True,
-            "max_journal_size": "64MiB",
-            "export": export,
-        },
-        "node": {"name": "n1"},
-        "shutdown": {"timeout": "2s"},
-    }
-
-
-def rows_of(cpro: Service) -> dict[str, list[Row]]:
-    return rows_in(cpro.folder / "data" / "journal")
 
 
 def without(rows: list[Row], *names: str) -> list[Row]:
@@ -380,60 +353,3 @@ def test_a_journal_that_cant_be_made_keeps_nobody_from_being_served(service, tmp
     cpro.post("publish", event(channel="c"))
     assert len(rows_of(cpro)["operations"]) == 1
     assert cpro.stop() == 0
-
-
-ROUNDS, ROUND_S = 10, 0.5
-
-
-def test_every_answer_has_its_one_row_whenever_a_worker_is_killed(service):
-    cpro = service({
-        **analytics(),
-        **limits(publish=(40, "1s")),
-        "workers": 2,
-        "proxy": {"without_upstream": "allow"},
-    })  # fmt: skip
-    asked, answered = Counter(), {}
-    stop_at = time.monotonic() + ROUNDS * ROUND_S
-
-    async def caller(number: int) -> None:
-        turn = 0
-        while time.monotonic() < stop_at:
-            try:
-                host, port = cpro.proxy.rsplit(":", 1)
-                reader, writer = await asyncio.open_connection(host, int(port))
-            except OSError:
-                await asyncio.sleep(0.01)
-                continue
-            with suppress(OSError, EOFError):
-                while time.monotonic() < stop_at:
-                    turn += 1
-                    client = f"{number}-{turn}"
-                    asked[client] += 1
-                    writer.write(post(json.dumps(event(client=client, channel="c")).encode()))
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    body = await reader.readexactly(int(re.search(rb"(?i)content-length: (\d+)", head)[1]))
-                    answered[client] = json.loads(body)
-            writer.close()
-
-    async def killer() -> None:
-        for _ in range(ROUNDS):
-            await asyncio.sleep(random.uniform(0.1, 1) * ROUND_S)
-            workers = [pid for pid in cpro.workers() if b"cpro.run.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-            if workers:
-                os.kill(random.choice(workers), signal.SIGKILL)
-
-    async def run() -> None:
-        await asyncio.gather(killer(), *(caller(number) for number in range(8)))
-
-    asyncio.run(run())
-    rows = {row["client"]: row for row in rows_of(cpro)["operations"]}
-    times = Counter(row["client"] for row in rows_of(cpro)["operations"])
-    assert len(answered) > 500
-    assert [client for client in answered if times[client] != 1] == []
-    assert [client for client in times if times[client] > asked[client]] == []
-    told = {client: 111 if answer == REFUSED else 0 for client, answer in answered.items()}
-    assert {client: rows[client]["error"] for client in answered} == told
-    assert set(told.values()) == {0, 111}
-    published = {row["client"] for row in rows_of(cpro)["publications"]}
-    assert {client for client, error in told.items() if not error} <= published
-    assert not published & {client for client, error in told.items() if error}

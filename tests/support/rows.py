@@ -1,14 +1,16 @@
 """Rows of analytics as a test reads them: out of the segments of a journal, by table, as dicts by column."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from cpro._fast.journal import SegmentReader
 from cpro._fast.rows import decode
 from cpro.analytics.schema import BY_NUMBER, Table
+from tests.support.service import Service
 
 Row = dict[str, object]
+TABLES = ("connections", "subscriptions", "operations", "publications")
+NOBODY_THERE = "http://me:hush@127.0.0.1:1"
+"""In the place of a ClickHouse: rows stay in the journal."""
 
 
 def named(table: Table, values: tuple) -> Row:
@@ -28,9 +30,22 @@ def rows_in(folder: Path) -> dict[str, list[Row]]:
     return found
 
 
-def await_rows(folder: Path, are_there: Callable[[dict[str, list[Row]]], bool], timeout_s: float = 5.0) -> dict:
-    """The rows once `are_there` says so, or whatever there is after `timeout_s`."""
-    until = time.monotonic() + timeout_s
-    while not are_there(rows := rows_in(folder)) and time.monotonic() < until:
-        time.sleep(0.01)
-    return rows
+def analytics(*tables: str, **exports: dict) -> dict:
+    """Settings of a cpro that records: these tables or all, with more of `export` by table."""
+    export = {name: {"enabled": True, **exports.get(name, {})} for name in tables or TABLES}
+    return {
+        "clickhouse_analytics": {
+            "enabled": True,
+            "clickhouse_dsn": [NOBODY_THERE],
+            "skip_ping_on_start": True,
+            "max_journal_size": "64MiB",
+            "export": export,
+        },
+        "node": {"name": "n1"},
+        "shutdown": {"timeout": "2s"},
+    }
+
+
+def rows_of(cpro: Service) -> dict[str, list[Row]]:
+    """What a cpro has recorded and not shipped."""
+    return rows_in(cpro.folder / "data" / "journal")

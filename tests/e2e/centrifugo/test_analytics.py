@@ -1,42 +1,24 @@
 """Real clients through a real Centrifugo: the rows say what they did."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.centrifugo.conftest import OpenSdk, StartStack, backend_answer, eventually
 from tests.support.backend import Received
-from tests.support.rows import rows_in
+from tests.support.rows import analytics, rows_of
 from tests.support.sdks import Refusal, open_sdk
 from tests.support.service import limits
 
 pytestmark = pytest.mark.centrifugo
 
-TABLES = ("connections", "subscriptions", "operations", "publications")
-ANALYTICS = {
-    "clickhouse_analytics": {
-        "enabled": True,
-        "clickhouse_dsn": ["http://127.0.0.1:1"],
-        "skip_ping_on_start": True,
-        "export": {
-            **{table: {"enabled": True} for table in TABLES},
-            "connections": {"enabled": True, "http_headers": ["X-Tests", "User-Agent"]},
-        },
-    },
-    "node": {"name": "n1"},
-    "shutdown": {"timeout": "2s"},
-}
+ANALYTICS = analytics(connections={"http_headers": ["X-Tests", "User-Agent"]})
 
 
 def answer(received: Received) -> object:
     if received.path.endswith("/connect"):
         return {"result": {"user": received.json["data"]["name"], "channels": ["inbox"]}}
     return backend_answer(received)
-
-
-def journal_of(stack) -> Path:
-    return stack.service.folder / "data" / "journal"
 
 
 def test_what_clients_do_is_in_the_rows(stack: StartStack, sdk: OpenSdk):
@@ -54,7 +36,7 @@ def test_what_clients_do_is_in_the_rows(stack: StartStack, sdk: OpenSdk):
                 await ann.rpc("add", [1])
 
     asyncio.run(run())
-    rows = rows_in(journal_of(started))
+    rows = rows_of(started.service)
     assert [(row["op"], row["user"], row["channel"], row["method"], row["error"]) for row in rows["operations"]] == [
         ("connect", "ann", "", "", 0),
         ("subscribe", "ann", "news", "", 0),
@@ -90,8 +72,8 @@ def test_exported_headers_are_those_of_the_client_and_not_centrifugos(stack: Sta
         headers = {"X-Tests": "yes", "User-Agent": "tests/1", "Authorization": "hush"}
         async with open_sdk("python-json", started.url, data={"name": "ann"}, headers=headers) as ann:
             await ann.ready()
-            await eventually(lambda: bool(rows_in(journal_of(started))["connections"]))
+            await eventually(lambda: bool(rows_of(started.service)["connections"]))
 
     asyncio.run(run())
-    (connection,) = rows_in(journal_of(started))["connections"]
+    (connection,) = rows_of(started.service)["connections"]
     assert connection["headers"] == {"X-Tests": ["yes"], "User-Agent": ["tests/1"]}
