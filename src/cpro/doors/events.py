@@ -39,11 +39,11 @@ class Reading:
     """Whether event and request are kept until the operation is over: `noted` of the operation is the two."""
 
 
-PLAIN = Reading(msgspec.json.Decoder(Event).decode)
+LEAST = Reading(msgspec.json.Decoder(Event).decode)
 CONNECT = msgspec.json.Decoder(ConnectEvent).decode
 PUBLISH = msgspec.json.Decoder(PublishEvent).decode
 
 
 def read_plainly(event: str) -> Reading:
     """For every event, no more than limits need."""
-    return PLAIN
+    return LEAST

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from cpro._fast.http1 import Request
 from cpro.clock import boot_ns
-from cpro.doors.answers import SAYS_NOTHING, base64_bytes, channels_of, is_success, published_bytes
+from cpro.doors.answers import PLAIN, base64_bytes, channels_of, is_success, published_bytes
 from cpro.doors.claims import Tell
-from cpro.doors.events import CONNECT, PLAIN, PUBLISH, ConnectEvent, PublishEvent, Reading
+from cpro.doors.events import CONNECT, LEAST, PUBLISH, ConnectEvent, PublishEvent, Reading
 from cpro.doors.proxy import SECRET_HEADER
 from cpro.operation import Operation, Reply, Verdict
 
@@ -82,7 +82,7 @@ class EventRows:
             return Reading(CONNECT, is_noted=True)
         if event in PUBLISHES and self._recording.publication is not None:
             return Reading(PUBLISH, is_noted=True)
-        return PLAIN
+        return LEAST
 
 
 def _subscribing(record: RecordSubscription) -> Tell:
@@ -97,7 +97,7 @@ def _publishing(record: RecordPublication) -> Tell:
     def tell(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
         if reply.error or reply.disconnect:
             return
-        size = None if reply.body in SAYS_NOTHING else published_bytes(reply)
+        size = None if reply.body in PLAIN else published_bytes(reply)
         if size is None:
             event: PublishEvent = operation.noted[0]
             size = base64_bytes(event.b64data) if event.b64data else len(event.data)
