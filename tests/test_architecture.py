@@ -108,7 +108,6 @@ FLOORS = {
         "_fast.http1",
     },
     "analytics.recovery": {"errors", "_fast.journal"},
-    "analytics.segments": {"errors", "clock", "analytics.recovery", "analytics.schema", "_fast.journal"},
     "analytics.batch": {"analytics.arrow", "analytics.schema", "_fast.nativeblock"},
     "analytics.arrow": {"analytics.schema", "_fast.nativeblock"},
     "analytics.rollups": set(),
@@ -167,7 +166,6 @@ FLOORS = {
         "_fast.journal",
         "_fast.segment",
     },
-    "extension": {"config", "errors", "operation"},
     "hookspecs": {"extension"},
     "plugins": {
         "analytics.batch",

@@ -56,14 +56,12 @@ _decode_subscribed = msgspec.json.Decoder(_SubscribedAnswer).decode
 
 
 PLAIN = {body: Reply(body) for body in (b"{}", b'{"result":{}}', b'{"result": {}}')}
-SAYS_NOTHING = {body: Reply(body) for body in (b"{}", b'{"result":{}}', b'{"result": {}}')}
 """What most backends say most of the time, as Go, JavaScript and Python write it."""
 
 
 def read_answer(body: bytes) -> Reply:
     """The reply that relays `body`; raises msgspec.DecodeError where Centrifugo could not read it either."""
     plain = PLAIN.get(body)
-    plain = SAYS_NOTHING.get(body)
     if plain is not None:
         return plain
     try:
