@@ -150,13 +150,24 @@ async def test_keep_alive_timeout_is_honoured_a_second_early(house: House):
 @in_a_house
 async def test_idle_connections_are_closed_after_a_while(house: House):
     peer = await house.peer()
-    client = house.client()
+    client = house.client(max_idle_s=0.1)
     route = client.route([peer.url()], may_repeat=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(carrier, "MAX_IDLE_S", 0.1)
-        await asyncio.gather(*(house.send(client, route) for _ in range(3)))
-        await asyncio.wait_for(asyncio.gather(*peer.plays), 1)
+    await asyncio.gather(*(house.send(client, route) for _ in range(3)))
+    await asyncio.wait_for(asyncio.gather(*peer.plays), 1)
     assert not client._pools.popitem()[1].idle
+
+
+@in_a_house
+async def test_a_route_asks_for_another_target_over_the_same_connection(house: House):
+    peer = await house.peer()
+    client = house.client()
+    route = client.route([peer.url("/")], may_repeat=False)
+    for target in (b"/api/info?a=1", b"/api/publish"):
+        await house.ask(client, route.at(target, b"X-API-Key: k\r\n"))
+    heads = [request.partition(b"\r\n\r\n")[0].split(b"\r\n") for request in peer.requests]
+    assert [head[0] for head in heads] == [b"POST /api/info?a=1 HTTP/1.1", b"POST /api/publish HTTP/1.1"]
+    assert all(b"X-API-Key: k" in head for head in heads)
+    assert len(peer.connections) == 1
 
 
 @pytest.mark.parametrize("farewell", [b"", b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"])

@@ -24,6 +24,7 @@ cdef class Carrier:
     cdef ResponseParser parser
     cdef Exchange exchange          # None while free
     cdef bytes keep_alive           # the Keep-Alive value `idle_limit_s` was read from
+    cdef double max_idle_s          # where the peer does not say how long it waits
     cdef double idle_limit_s
     cdef public bint is_fresh
     cdef readonly double idle_since_s

@@ -67,13 +67,15 @@ cdef class Depot:
 @cython.final
 cdef class Carrier:
 
-    def __init__(self, Depot depot not None, Py_ssize_t max_reply_bytes, tuple drop_names not None):
+    def __init__(
+        self, Depot depot not None, Py_ssize_t max_reply_bytes, tuple drop_names not None, double max_idle_s=MAX_IDLE_S,
+    ):
         self.depot = depot
         self.loop_time = depot.exchanges.loop_time
         self.drop_names = drop_names
         self.parser = ResponseParser(MAX_HEAD_BYTES, max_reply_bytes)
         self.is_fresh = True
-        self.idle_limit_s = MAX_IDLE_S
+        self.max_idle_s = self.idle_limit_s = max_idle_s
         self.idle_since_s = self.loop_time()
         self.reuse_until_s = self.idle_since_s + self.idle_limit_s
 
@@ -190,7 +192,7 @@ cdef class Carrier:
             return 0
         self.keep_alive = value
         match = _KEEP_ALIVE_TIMEOUT.search(value) if value else None
-        self.idle_limit_s = min(MAX_IDLE_S, int(match[1]) - KEEP_ALIVE_MARGIN_S) if match else MAX_IDLE_S
+        self.idle_limit_s = min(self.max_idle_s, int(match[1]) - KEEP_ALIVE_MARGIN_S) if match else self.max_idle_s
         return 0
 
     cdef bint has_unread_input(self) except -1:

@@ -10,6 +10,7 @@ import itertools
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 
+from cpro._fast.carrier import MAX_IDLE_S
 from cpro._fast.exchange import Exchange, Exchanges
 from cpro._fast.forward import Way
 from cpro._fast.http1 import Response
@@ -30,6 +31,11 @@ class Route(Way):
         super().__init__(exchanges, may_repeat)
         self.targets = targets
         self.turn: Iterator[tuple[Endpoint, Pool]] = itertools.cycle(targets)
+
+    def at(self, target: bytes, headers: bytes) -> "Route":
+        """The next endpoint, asked for another target with more headers (lines, each with CRLF); for one request."""
+        endpoint, pool = next(self.turn)
+        return Route(self.exchanges, [(endpoint.at(target, headers), pool)], self.may_repeat)
 
     def pick_other(self, refused_by: tuple[Endpoint, ...]) -> tuple[Endpoint, Pool] | None:
         """The next one that has not refused yet, one that is skipped if no other is left."""
@@ -55,10 +61,12 @@ class HttpClient(PoolOwner):
         tls: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
         drop: tuple[bytes, ...] = (),
+        max_idle_s: float = MAX_IDLE_S,
     ) -> None:
+        """`max_idle_s`: longest that a connection waits for its next request, where the peer does not say."""
         super().__init__(loop.time, timeout_s)
         self._loop = loop
-        self._settings = PoolSettings(connect_timeout_s, max_reply_bytes, tls, server_hostname, drop)
+        self._settings = PoolSettings(connect_timeout_s, max_reply_bytes, tls, server_hostname, drop, max_idle_s)
         self._pools: dict[Origin, Pool] = {}
         self._routes: list[Route] = []
         self._timer: asyncio.TimerHandle | None = None  # for the oldest exchange, or one that was

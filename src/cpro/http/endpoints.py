@@ -29,6 +29,11 @@ class Endpoint:
         self.origin = origin
         self.head_prefix = head_prefix
 
+    def at(self, target: bytes, headers: bytes) -> "Endpoint":
+        """The same origin, asked for another target with more headers (lines, each with CRLF)."""
+        host = self.head_prefix.partition(b"\r\n")[2]
+        return Endpoint(self.url, self.origin, b"POST %b HTTP/1.1\r\n%b%b" % (target, host, headers))
+
 
 def parse_endpoint(url: str) -> Endpoint:
     """Compile a full http or https URL; a ConfigError says what is wrong with it."""

@@ -31,6 +31,7 @@ class PoolSettings(NamedTuple):
     tls: ssl.SSLContext | None
     server_hostname: str | None
     drop: tuple[bytes, ...]
+    max_idle_s: float
 
 
 class PoolOwner(Exchanges):
@@ -177,7 +178,7 @@ class Pool(Depot):
     async def _connect(self) -> Carrier | str:
         """A new connection, or the reason why there is none. Nothing is left open when this is cancelled."""
         settings = self._settings
-        connection = Carrier(self, settings.max_reply_bytes, settings.drop)
+        connection = Carrier(self, settings.max_reply_bytes, settings.drop, settings.max_idle_s)
         try:
             async with asyncio.timeout(settings.connect_timeout_s):
                 await self._loop.create_connection(
