@@ -26,6 +26,20 @@ CPRO_CX16 static inline int cpro_cas16(void *at, uint64_t tag, int64_t value, ui
     return __sync_val_compare_and_swap((cpro_u128 *)at, old, fresh) == old;
 }
 
+/* The same for one word; both are full barriers where they store. */
+static inline int cpro_cas64(uint64_t *at, uint64_t old, uint64_t fresh)
+{
+    return __atomic_compare_exchange_n(at, &old, fresh, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static inline uint64_t cpro_swap64(uint64_t *at, uint64_t fresh)
+{
+    return __atomic_exchange_n(at, fresh, __ATOMIC_SEQ_CST);
+}
+
+/* What was stored before it is seen by others before what is loaded after it is read. */
+static inline void cpro_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
 static inline uint64_t cpro_load_u64(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
 static inline int64_t cpro_load_i64(const int64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
 static inline void cpro_store_u64(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }

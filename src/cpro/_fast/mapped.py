@@ -9,12 +9,15 @@ import errno
 import mmap
 import os
 import stat
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from cpro.errors import StartError
 
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -75,3 +78,11 @@ def share(fd: int, size: int) -> mmap.mmap:
         with suppress(OSError):  # a hint; kernels without it are as right, only slower
             pages.madvise(advice)
     return pages
+
+
+def boot_id() -> bytes:
+    """16 bytes that are others after each start of the machine: what a file says of a time before may be torn."""
+    try:
+        return uuid.UUID(BOOT_ID.read_text().strip()).bytes
+    except (OSError, ValueError) as fault:
+        raise StartError(f"can't read {BOOT_ID}: {fault}") from fault

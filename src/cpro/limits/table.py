@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import stat
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from cpro._fast.leasetable import LeaseTable
 from cpro.errors import StartError
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LEASES_SHARE = 4
 """Of so many buckets one is expected to be leased: users who were active in the last seconds."""
 _MARGIN_BYTES = 8 << 20
@@ -38,7 +36,7 @@ def open_table(settings_path: str, data_dir: str, max_buckets: int, now_ns: int)
     private_folder(chosen)
     sweep(chosen, name)
     path = str(chosen / name)
-    table = BucketTable.create_or_open(path, max_buckets, _boot_id(), now_ns, str(home))
+    table = BucketTable.create_or_open(path, max_buckets, mapped.boot_id(), now_ns, str(home))
     for other in {*_default_folders(home)} - {chosen}:
         with suppress(OSError):
             (other / name).unlink()
@@ -48,7 +46,9 @@ def open_table(settings_path: str, data_dir: str, max_buckets: int, now_ns: int)
 def open_leases(buckets: BucketTable, max_buckets: int, now_ns: int) -> LeaseTable:
     """The leases of this service, beside its buckets; raises StartError where they can't be."""
     path = buckets.path.removesuffix(".buckets") + ".leases"
-    return LeaseTable.create_or_open(path, max(1024, max_buckets // LEASES_SHARE), _boot_id(), now_ns, buckets.home)
+    return LeaseTable.create_or_open(
+        path, max(1024, max_buckets // LEASES_SHARE), mapped.boot_id(), now_ns, buckets.home
+    )
 
 
 def private_folder(path: str | Path) -> Path:
@@ -147,10 +147,3 @@ def _is_open(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
-
-
-def _boot_id() -> bytes:
-    try:
-        return uuid.UUID(BOOT_ID.read_text().strip()).bytes
-    except (OSError, ValueError) as fault:
-        raise StartError(f"can't read {BOOT_ID}: {fault}") from fault

@@ -1,0 +1,1 @@
+"""When users were last active and last online."""

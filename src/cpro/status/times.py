@@ -1,0 +1,15 @@
+"""The two times of a user."""
+
+from typing import Final
+
+Times = tuple[int, int]
+"""Last active and last online, Unix seconds; 0 where it is not known."""
+
+UNKNOWN: Final[Times] = (0, 0)
+ONLINE_STEP_S: Final = 60
+"""`online` is stored at most so often for a user and node."""
+
+
+def later(one: Times, other: Times) -> Times:
+    """Time never moves backwards, for neither of the two."""
+    return max(one[0], other[0]), max(one[1], other[1])
