@@ -213,6 +213,7 @@ FLOORS = {
         "logs",
         "metrics",
         "operation",
+        "pipeline",
         "plugins",
         "redis",
         "status",

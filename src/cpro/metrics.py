@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 DOORS = ("proxy", "gateway", "api")
-API_METHODS = ("rate_limit",)
+API_METHODS = ("rate_limit", "update_user_status", "get_user_status", "delete_user_status", "passed_on")
 """What the API door counts as operations."""
 VERDICTS = tuple(verdict.name.lower() for verdict in Verdict)
 BLOCKS = ("client", "user", "redis")
 CHECK_VERDICTS = ("admitted", "refused", "dry_run")
 UPSTREAM_OUTCOMES = ("ok", "refused", "timed_out", "reset", "broken", "closed", "status", "not_json")
 LEASE_EVENTS = ("granted", "spent", "returned", "expired")
-STORES = ("limits",)
+STORES = ("limits", "status")
 RELOAD_OUTCOMES = ("ok", "failed")
 
 
@@ -67,10 +67,10 @@ class Catalogue:
         self,
         extra_operations: Sequence[str] = (),
         plugins: Sequence[str] = (),
-        limit_shards: int = 0,
+        shards: int = 0,
         sinks: Sequence[str] = (),
     ) -> None:
-        """`limit_shards` is how many shards the store of `redis_user_command` has; 0 where the node keeps it."""
+        """`shards` is how many shards of Redis there are; 0 where the node keeps everything."""
         self.families: list[Family] = []
         self.slots = 0
         kinds = (*OPERATIONS, *extra_operations)
@@ -92,12 +92,17 @@ class Catalogue:
         )
         self.worker_restarts = self._add("worker_restarts_total", "Workers started again after they died.", {})
         self.reloads = self._add("config_reloads_total", "Reloads by outcome.", {"outcome": RELOAD_OUTCOMES})
-        shards = {"shard": tuple(map(str, range(limit_shards)))}
-        self.round_trips = self._add("redis_round_trips_total", "Writes of commands to a shard of Redis.", shards)
+        by_shard = {"shard": tuple(map(str, range(shards)))}
+        self.round_trips = self._add("redis_round_trips_total", "Writes of commands to a shard of Redis.", by_shard)
         self.lease_tokens = self._add(
             "lease_tokens_total", "Tokens of cluster-wide limits, by what became of them.", {"event": LEASE_EVENTS}
         )
         self.store_errors = self._add("store_errors_total", "Requests to a store that failed.", {"store": STORES})
+        self.status_dropped = self._add(
+            "status_dropped_updates_total",
+            "Updates of users' statuses that were lost: their store was away too long.",
+            {},
+        )
         by_plugin = {"plugin": tuple(plugins)}
         self.plugin_errors = self._add("plugin_errors_total", "Times a plugin raised, hung or erred.", by_plugin)
         self.plugin_dropped = self._add(

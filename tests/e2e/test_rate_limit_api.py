@@ -170,9 +170,7 @@ def test_text_that_is_not_utf_8_is_400(alone):
 def test_the_legacy_endpoint_names_the_method_in_the_body(alone):
     command = {"method": "rate_limit", "params": {"key": "legacy", "interval": 60000, "rate": 10}}
     assert call(alone, command, "/api") == (200, {"result": {"allowed": True, "tokens_left": 9}})
-    unknown = {"error": {"code": 104, "message": "not found"}}
-    assert call(alone, {"method": "other", "params": {}}, "/api") == call(alone, {}, "/api") == (200, unknown)
-    assert call(alone, {"method": "other"}, "/api", X_Centrifugo_Error_Mode="transport")[0] == 404
+    assert call(alone, {"method": "other", "params": {}}, "/api") == call(alone, {}, "/api") == (400, None)
     assert call(alone, {}, "/api/other")[0] == 404
 
 

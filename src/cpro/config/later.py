@@ -7,13 +7,7 @@ from typing import Final
 
 from .faults import Path, render
 
-NOT_YET: Final = frozenset(
-    {
-        "user_status",
-        "http_api.centrifugo",
-        "http_api.centrifugo_key",
-    }
-)
+NOT_YET: Final[frozenset[str]] = frozenset()
 WITHOUT_EFFECT: Final = frozenset({"notifications", "snapshots", "max_buffer_size", "grpc_metadata"})
 
 

@@ -179,6 +179,12 @@ class HttpApi(Block, frozen=True):
     key: Annotated[
         str, about("API key; empty means the API answers 401 to all.", secret=True, check="header_value")
     ] = ""
+    centrifugo: Annotated[
+        str, about("URL of Centrifugo's own API, to which methods go that cpro does not have.", check="endpoint")
+    ] = ""
+    centrifugo_key: Annotated[
+        str, about("API key of Centrifugo, for what goes there.", secret=True, check="header_value")
+    ] = ""
     tls: Annotated[TLS, about("TLS of this listener (Centrifugo's TLS object).")] = TLS()
 
 
@@ -317,6 +323,20 @@ class RateLimit(Block, frozen=True):
     dry_run: Annotated[bool, about("Decides and records, but refuses nothing.")] = False
 
 
+class UserStatus(Block, frozen=True):
+    """Centrifugo PRO's block."""
+
+    enabled: Annotated[bool, about("Keeps when each user was last active and last online.")] = False
+    expire_interval: Annotated[
+        Duration,
+        about("Time after which a user of whom nothing was heard is forgotten.",
+              least=_duration("1s"), most=_duration("87600h")),
+    ] = _duration("720h")  # fmt: skip
+    redis: Annotated[FeatureRedis, about("A Redis of its own, with the settings of the shared `redis` block.")] = (
+        FeatureRedis()
+    )
+
+
 class Client(Block, frozen=True):
     rate_limit: Annotated[RateLimit, about("Centrifugo PRO's block, word for word.")] = RateLimit()
 
@@ -431,6 +451,7 @@ class Settings(Block, frozen=True):
     clickhouse_analytics: Annotated[ClickhouseAnalytics, about("Centrifugo PRO's block: analytics.")] = (
         ClickhouseAnalytics()
     )
+    user_status: Annotated[UserStatus, about("Who was last active and last online, and when.")] = UserStatus()
     channel: Annotated[Channel, about("How channel names are read; must equal Centrifugo's own settings.")] = Channel()
     rpc: Annotated[Rpc, about("How RPC method names are read; must equal Centrifugo's own setting.")] = Rpc()
     prometheus: Annotated[Prometheus, about("Metrics.")] = Prometheus()

@@ -6,7 +6,16 @@ from typing import Any, Final
 import msgspec
 
 from .duration import Duration
-from .model import TLS, Bucket, CommandBlock, MethodOverride, NamespaceOverride, OperationLimit, Settings
+from .model import (
+    TLS,
+    Bucket,
+    CommandBlock,
+    FeatureRedis,
+    MethodOverride,
+    NamespaceOverride,
+    OperationLimit,
+    Settings,
+)
 from .schema import NOTHING, Field, fields_of
 from .size import Size
 from .starter import default_text
@@ -32,7 +41,7 @@ def _table(block: type[msgspec.Struct], *, reloads: bool) -> str:
 def _rows(block: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, Field]]:
     for field in fields_of(block).values():
         path = f"{prefix}{'<operation>' if field.inline else field.name}"
-        if field.block is None or issubclass(field.block, _OBJECTS):
+        if field.block is None or issubclass(field.block, (*_OBJECTS, FeatureRedis)):
             yield path, field
         else:
             yield from _rows(field.block, path + ".")

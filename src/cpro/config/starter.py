@@ -11,7 +11,7 @@ import msgspec
 
 from .duration import Duration
 from .faults import Path
-from .model import TLS, CommandBlock, Exports, Settings
+from .model import TLS, CommandBlock, Exports, FeatureRedis, Settings
 from .schema import Field, fields_of
 from .size import Size
 
@@ -74,7 +74,7 @@ def _entry(field: Field, path: Path, indent: str, values: Mapping[Path, str]) ->
         yield from textwrap.indent(_EXAMPLE, indent + "  ").splitlines()
     elif field.block is Exports:
         yield from textwrap.indent(_EXPORTS, indent).splitlines()
-    elif field.block is None or issubclass(field.block, (TLS, CommandBlock)):
+    elif field.block is None or issubclass(field.block, (TLS, CommandBlock, FeatureRedis)):
         yield f"{indent}# {field.name}: {_default(field)}"
     else:
         yield f"{indent}{field.name}:"

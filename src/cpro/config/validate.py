@@ -31,6 +31,7 @@ def check_settings(settings: Settings, faults: Faults) -> None:
     _check_gateway(settings, faults)
     _check_analytics(settings, faults)
     _warn_of_proxy(settings, faults)
+    _warn_of_api(settings, faults)
     _warn_of_limits(settings, faults)
 
 
@@ -81,6 +82,7 @@ def _check_redis(settings: Settings, faults: Faults) -> None:
     places: tuple[tuple[Redis, Path], ...] = (
         (settings.redis, ("redis",)),
         (block.redis, (*_RATE_LIMIT, "redis_user_command", "redis")),
+        (settings.user_status.redis, ("user_status", "redis")),
     )
     for redis, path in places:
         shards = check_redis(redis, path, faults)
@@ -153,6 +155,14 @@ def _warn_of_proxy(settings: Settings, faults: Faults) -> None:
         faults.warn(("proxy", "upstream", "timeout"), "is not below 1s, after which Centrifugo gives up by default")
     if not proxy.secret and not faults.hit(("proxy", "address")) and not parse_address(proxy.address).is_loopback:
         faults.warn(("proxy", "secret"), "is empty, and proxy.address can be reached from other machines")
+
+
+def _warn_of_api(settings: Settings, faults: Faults) -> None:
+    api = settings.http_api
+    if api.centrifugo and not api.centrifugo_key:
+        faults.warn(("http_api", "centrifugo_key"), "is empty: Centrifugo's API answers 401 to what goes there")
+    elif api.centrifugo_key and not api.centrifugo:
+        faults.warn(("http_api", "centrifugo_key"), "has no effect without http_api.centrifugo")
 
 
 def _warn_of_limits(settings: Settings, faults: Faults) -> None:

@@ -27,6 +27,8 @@ RELOADABLE: Final = (
     "proxy.connect_user_header",
     "proxy.ip_header",
     "http_api.key",
+    "http_api.centrifugo",
+    "http_api.centrifugo_key",
     "gateway.token",
     "gateway.user_id_http_header",
     "gateway.trusted_proxies",

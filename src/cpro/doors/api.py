@@ -1,9 +1,8 @@
 """The API door: health and metrics for operators, and the server API for backends."""
 
 import hmac
-import logging
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from functools import partial
 from urllib.parse import parse_qs
 
 import msgspec
@@ -11,9 +10,11 @@ import msgspec
 from cpro._fast.http1 import Request
 from cpro.config.model import HttpApi
 from cpro.doors.api_answers import BAD_REQUEST, ApiError, error_answer, result_answer, wants_transport
-from cpro.doors.api_answers import NOT_FOUND as METHOD_NOT_FOUND
+from cpro.doors.api_batch import decode_batch, is_all_foreign, run_batch, tell_of_batch
+from cpro.doors.api_legacy import read_commands, run_legacy, tell_of_lines
+from cpro.doors.api_methods import Method, warn_of
+from cpro.doors.api_pass_on import PassOn
 from cpro.http.server import Connection
-from cpro.logs import Occasional
 from cpro.operation import EMPTY, UNREADABLE, Reply, status_reply
 
 NOT_FOUND = status_reply(404)
@@ -21,25 +22,6 @@ METHOD_NOT_ALLOWED = status_reply(405)
 UNAUTHORIZED = status_reply(401)
 MALFORMED = status_reply(400)
 STOPPING = status_reply(503)
-
-log = logging.getLogger(__name__)
-
-
-class Method(Protocol):
-    """One method of the server API."""
-
-    def __call__(self, params: bytes | msgspec.Raw, now_ns: int, answer: Callable[[object], None], /) -> object | None:
-        """A result, or an ApiError; None: `answer` hears it later. Raises msgspec.ValidationError for bad params."""
-
-
-class _Command(msgspec.Struct, gc=False):
-    """What the legacy endpoint takes: a method by name."""
-
-    method: str = ""
-    params: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-_decode_command = msgspec.json.Decoder(_Command).decode
 
 
 class ApiDoor:
@@ -51,12 +33,13 @@ class ApiDoor:
         self._methods = methods
         self._by_path = {f"/api/{name}".encode(): name for name in methods}
         self._key = b""
-        self._occasional = Occasional(log)
+        self._pass_on: PassOn | None = None
         self.stopping = False
 
-    def configure(self, api: HttpApi) -> None:
-        """Put settings in force from the next request on."""
+    def configure(self, api: HttpApi, pass_on: PassOn | None = None) -> None:
+        """Put settings in force from the next request on; `pass_on` is the way to Centrifugo, where there is one."""
         self._key = api.key.encode()
+        self._pass_on = pass_on
 
     def __call__(self, request: Request, connection: Connection, now_ns: int) -> Reply | None:
         path = request.path
@@ -78,38 +61,60 @@ class ApiDoor:
             return METHOD_NOT_ALLOWED
         if not self._is_authorized(request):
             return UNAUTHORIZED
-        in_transport = wants_transport(request)
         if path == b"/api":
-            return self._legacy(request, connection, now_ns, in_transport=in_transport)
+            return self._legacy(request, connection, now_ns)
+        if path == b"/api/batch":
+            return self._batch(request, connection, now_ns)
         name = self._by_path.get(path)
         if name is None:
-            return NOT_FOUND
-        return self._call(name, request.body, connection, now_ns, in_transport=in_transport)
+            return self._forward(request, connection)
+        return self._call(name, request, connection, now_ns)
 
-    def _legacy(self, request: Request, connection: Connection, now_ns: int, *, in_transport: bool) -> Reply | None:
-        try:
-            command = _decode_command(request.body)
-        except UNREADABLE as error:
-            return self._refuse("", request.body, error, in_transport=in_transport)
-        if command.method not in self._methods:
-            return error_answer(METHOD_NOT_FOUND, in_transport=in_transport)
-        return self._call(command.method, command.params, connection, now_ns, in_transport=in_transport)
+    def _call(self, name: str, request: Request, connection: Connection, now_ns: int) -> Reply | None:
+        in_transport = wants_transport(request)
 
-    def _call(
-        self, name: str, params: bytes | msgspec.Raw, connection: Connection, now_ns: int, *, in_transport: bool
-    ) -> Reply | None:
         def answer_later(outcome: object) -> None:
             connection.answer(_word(outcome, in_transport=in_transport))
 
         try:
-            outcome = self._methods[name](params, now_ns, answer_later)
+            outcome = self._methods[name](request.body, now_ns, answer_later)
         except UNREADABLE as error:
-            return self._refuse(name, params, error, in_transport=in_transport)
+            warn_of(name, error)
+            return error_answer(BAD_REQUEST, in_transport=in_transport) if _is_json(request.body) else MALFORMED
         return None if outcome is None else _word(outcome, in_transport=in_transport)
 
-    def _refuse(self, name: str, body: bytes | msgspec.Raw, error: Exception, *, in_transport: bool) -> Reply:
-        self._occasional.warning(name, "bad request to the server API", method=name, error=str(error))
-        return error_answer(BAD_REQUEST, in_transport=in_transport) if _is_json(body) else MALFORMED
+    def _forward(self, request: Request, connection: Connection) -> Reply | None:
+        if self._pass_on is None:
+            return NOT_FOUND
+        self._pass_on.forward(request, connection.answer)
+        return None
+
+    def _batch(self, request: Request, connection: Connection, now_ns: int) -> Reply | None:
+        try:
+            batch = decode_batch(request.body)
+        except UNREADABLE as error:
+            warn_of("batch", error)
+            return MALFORMED
+        pass_on = self._pass_on
+        if pass_on is None or not is_all_foreign(batch, self._methods):
+            return run_batch(batch, self._methods, pass_on, now_ns, connection.answer)
+        pass_on.forward(request, connection.answer, partial(tell_of_batch, batch.commands or (), pass_on))
+        return None
+
+    def _legacy(self, request: Request, connection: Connection, now_ns: int) -> Reply | None:
+        try:
+            commands = read_commands(request.body)
+        except UNREADABLE as error:
+            warn_of("", error)
+            return MALFORMED
+        own = [command.method in self._methods for command, _ in commands]
+        pass_on = self._pass_on
+        if all(own) or (pass_on is not None and any(own)):
+            return run_legacy(commands, self._methods, pass_on, now_ns, connection.answer)
+        if pass_on is None:
+            return MALFORMED
+        pass_on.forward(request, connection.answer, partial(tell_of_lines, commands, pass_on))
+        return None
 
     def _is_authorized(self, request: Request) -> bool:
         """Whether the request carries the key, in any of Centrifugo's ways; an empty key opens to nobody."""
@@ -126,7 +131,7 @@ def _word(outcome: object, *, in_transport: bool) -> Reply:
     return result_answer(outcome)
 
 
-def _is_json(body: bytes | msgspec.Raw) -> bool:
+def _is_json(body: bytes) -> bool:
     try:
         msgspec.json.decode(body)
     except UNREADABLE:

@@ -23,8 +23,9 @@ class ApiError(msgspec.Struct, frozen=True):
 INTERNAL_ERROR: Final = ApiError(100, "internal server error")
 NOT_FOUND: Final = ApiError(104, "not found")
 BAD_REQUEST: Final = ApiError(107, "bad request")
+NOT_AVAILABLE: Final = ApiError(108, "not available")
 
-_STATUSES: Final = {100: 500, 104: 404, 107: 400}
+_STATUSES: Final = {100: 500, 104: 404, 107: 400, 108: 400}
 
 
 def error_answer(error: ApiError, *, in_transport: bool) -> Reply:

@@ -3,7 +3,7 @@
 Resolved when settings are put in force: an event that nobody claims has the plain lane and knows nothing of this.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -71,6 +71,16 @@ class Added:
 
 
 NOTHING_ADDED = Added()
+
+
+def answering(own: Mapping[str, Handle], otherwise: Handle) -> Handle:
+    """The handler of RPCs, some methods of which cpro answers itself."""
+    find = own.get
+
+    def handle(operation: Operation, request: Request, respond: Respond) -> Reply | None:
+        return find(operation.method, otherwise)(operation, request, respond)
+
+    return handle
 
 
 class Dispatch:

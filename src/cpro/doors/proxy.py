@@ -16,7 +16,18 @@ from cpro import pipeline
 from cpro._fast.http1 import Request
 from cpro.clock import unix_seconds
 from cpro.config.model import EVENTS, Proxy
-from cpro.doors.claims import NOTHING_ADDED, Added, Charge, Claim, Claimed, Dispatch, Record, Tell, user_reply
+from cpro.doors.claims import (
+    NOTHING_ADDED,
+    Added,
+    Charge,
+    Claim,
+    Claimed,
+    Dispatch,
+    Record,
+    Tell,
+    answering,
+    user_reply,
+)
 from cpro.doors.events import Event, Reading, read_plainly
 from cpro.doors.joined import connection_of, mark_user
 from cpro.doors.seal import Seal
@@ -100,6 +111,7 @@ class ProxyDoor:
         by_address: bool,
         added: Added = NOTHING_ADDED,
         interests: Iterable[Interest] = (),
+        own: Mapping[str, Handle] = {},
         seal: Seal | None = None,
         reading_of: Callable[[str], Reading] = read_plainly,
     ) -> None:
@@ -108,6 +120,7 @@ class ProxyDoor:
         `forwards` has a handler for each event that a backend takes, `user_of` reads the user out of a connect's
         answer, `by_address` says that limits want to know the address of anonymous users, `added` is of plugins,
         `interests` are of features that want to be told of operations, `reading_of` says what they need of an event,
+        `own` are RPC methods that are answered here,
         `seal` opens what a gateway has closed.
         """
         self._seal = seal
@@ -115,6 +128,8 @@ class ProxyDoor:
         self._address_header = proxy.ip_header.lower().encode() if by_address else b""
         self._user_of = user_of
         self._handles = {kind: forwards.get(kind) or _without_upstream(kind, proxy, added.identify) for kind in EVENTS}
+        if own:
+            self._handles["rpc"] = answering(own, self._handles["rpc"])
         self._interests = tuple(interests)
         prefix = proxy.prefix.rstrip("/")
         self._entrances = {

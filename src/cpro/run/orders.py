@@ -30,6 +30,8 @@ class Orders:
     table_path: str
     leases_path: str
     """Of the lease table; empty where limits are not shared with other nodes."""
+    status_path: str
+    """Folder of the table of statuses, or the fold table where they are kept in Redis; empty where they are off."""
     counters_path: str
     proxy_fd: int
     api_fd: int

@@ -24,7 +24,14 @@ def stores_of(settings: Settings) -> Stores:
     return Stores(limits=deployment if block.enabled else None, quotas=deployment)
 
 
+def status_store_of(settings: Settings) -> Deployment | None:
+    """Where statuses of users are kept, if they are."""
+    status = settings.user_status
+    redis = redis_for(status.redis, settings.redis) if status.enabled else None
+    return None if redis is None else parse_redis(redis)
+
+
 def shards_of(settings: Settings) -> int:
-    """How many shards they have; 0 where the node keeps everything."""
-    deployment = stores_of(settings).quotas
-    return 0 if deployment is None else len(deployment.shards)
+    """How many shards the largest of them has; 0 where the node keeps everything."""
+    deployments = (stores_of(settings).quotas, status_store_of(settings))
+    return max(0 if deployment is None else len(deployment.shards) for deployment in deployments)

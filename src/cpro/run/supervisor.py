@@ -30,6 +30,7 @@ from cpro.run.datadir import lock_data_dir
 from cpro.run.orders import AnalystOrders, Orders, Reload, Stop
 from cpro.run.secret import kept_secret
 from cpro.run.sockets import Listener
+from cpro.run.status import open_statuses
 from cpro.run.stores import shards_of, stores_of
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Supervisor:
         if stores_of(settings).limits is not None:
             self._leases = open_leases(self._table, table.max_buckets, boot_ns())
             resources.callback(self._leases.close)
+        self._status_path = open_statuses(settings, resources)
         sinks = sinks_of(settings, plugins.sink_names)
         if plugins.sink_names and not sinks:
             log.warning("clickhouse_analytics is off: sinks get nothing", extra=logs.fields(sinks=plugins.sink_names))
@@ -138,6 +140,7 @@ class Supervisor:
             sinks=sinks_of(self._started, self._plugins.sink_names),
             table_path=self._table.path,
             leases_path=self._leases.path if self._leases else "",
+            status_path=self._status_path,
             counters_path=self._counters_path,
             proxy_fd=proxy_fd,
             api_fd=api_fd,

@@ -20,7 +20,11 @@ from cpro.config.model import EVENTS, TLS, Settings
 from cpro.config.tls import client_context, server_context
 from cpro.doors.answers import user_of
 from cpro.doors.api import ApiDoor
+from cpro.doors.api_methods import Method
+from cpro.doors.api_pass_on import TIMEOUT_S
+from cpro.doors.api_publications import OnPublication
 from cpro.doors.api_rate_limit import RateLimit
+from cpro.doors.api_user_status import status_methods
 from cpro.doors.claims import NOTHING_ADDED, Record
 from cpro.doors.events import read_plainly
 from cpro.doors.proxy import ProxyDoor
@@ -32,8 +36,10 @@ from cpro.http.server import Server
 from cpro.limits.rules import Rules, compile_rules
 from cpro.metrics import UPSTREAM_OUTCOMES, VERDICTS, Catalogue, Exposition
 from cpro.operation import Reply
+from cpro.run.centrifugo import connect_api
 from cpro.run.limits import build_limits
 from cpro.run.orders import Failed, Orders, Ready, Reload, Stop, die_with
+from cpro.run.status import build_statuses
 from cpro.run.stores import shards_of
 
 if TYPE_CHECKING:
@@ -64,13 +70,18 @@ class Worker:
         self._limits = build_limits(orders.started, self._table, orders.leases_path, self._counters, self._catalogue)
         self._gate = self._limits.gate
         self._proxy = ProxyDoor(self._gate.charge, self._recorder, self._gate.wait)
-        rate_limit = RateLimit(self._limits.quotas, self._recorder("rate_limit", door="api"))
-        self._api = ApiDoor(self._metrics if orders.started.prometheus.enabled else None, {"rate_limit": rate_limit})
+        self._status = build_statuses(orders.started, orders.status_path, self._counters, self._catalogue)
+        methods: dict[str, Method] = {
+            "rate_limit": RateLimit(self._limits.quotas, self._api_recorder("rate_limit")),
+            **status_methods(self._status.statuses, self._api_recorder),
+        }
+        self._api = ApiDoor(self._metrics if orders.started.prometheus.enabled else None, methods)
         self._plugged = self._plug() if orders.plugins else None
         self._gateway = self._build_gateway() if orders.gateway_fd is not None else None
         self._analytics = self._record() if orders.started.clickhouse_analytics.enabled else None
         self._rules: Rules | None = None
         self._client: HttpClient | None = None
+        self._api_client: HttpClient | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
 
@@ -102,8 +113,10 @@ class Worker:
         if self._plugged is not None:
             await self._plugged.stop()
         await api.drain(API_DRAIN_S)
-        if self._client is not None:
-            await self._client.close(0.0)
+        for client in (self._client, self._api_client):
+            if client is not None:
+                await client.close(0.0)
+        await self._status.close()
         await self._limits.close()
         if self._analytics is not None:
             await self._analytics.close()
@@ -124,14 +137,11 @@ class Worker:
         logs.set_level(settings.log.level)
         self._settings = settings
         self._gate.configure(settings.client.rate_limit, self._compile(settings))
-        self._api.configure(settings.http_api)
         self._limits.quotas.configure(settings.client.rate_limit.store_timeout.seconds)
         retired, self._client = self._client, self._connect(settings)
         forwards = build_forwards(settings.proxy.upstream, self._client, self._counter_of_upstream)
         added = self._plugged.added(settings) if self._plugged else NOTHING_ADDED
         seal = self._seal_of(settings)
-        if self._gateway is not None and seal is not None:
-            self._gateway.configure(settings, seal)
         rows = self._analytics.rows(settings) if self._analytics else None
         self._proxy.configure(
             settings.proxy,
@@ -139,12 +149,26 @@ class Worker:
             user_of,
             by_address=self._gate.wants_address,
             added=added,
-            interests=[rows.told] if rows else [],
+            interests=[*self._status.interests, *([rows.told] if rows else [])],
             reading_of=rows.reading_of if rows else read_plainly,
+            own=self._status.own,
             seal=seal,
         )
-        if retired is not None:
-            closing = asyncio.get_running_loop().create_task(retired.close(settings.proxy.upstream.timeout.seconds))
+        if self._gateway is not None and seal is not None:
+            self._gateway.configure(settings, seal)
+        self._configure_api(settings, rows.on_publication if rows else None)
+        self._retire(retired, settings.proxy.upstream.timeout.seconds)
+
+    def _configure_api(self, settings: Settings, on_publication: OnPublication | None) -> None:
+        retired = self._api_client
+        self._api_client, pass_on = connect_api(settings.http_api, self._api_recorder("passed_on"), on_publication)
+        self._api.configure(settings.http_api, pass_on)
+        self._retire(retired, TIMEOUT_S)
+
+    def _retire(self, client: HttpClient | None, drain_s: float) -> None:
+        """Let a client finish what it has begun."""
+        if client is not None:
+            closing = asyncio.get_running_loop().create_task(client.close(drain_s))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
@@ -206,6 +230,9 @@ class Worker:
     def _recorder(self, kind: str, door: str = "proxy") -> Record:
         first = self._catalogue.operations.slot(door, kind, VERDICTS[0])
         return Recorder(self._counters, first, self._catalogue.durations.slot(door, kind))
+
+    def _api_recorder(self, method: str) -> Record:
+        return self._recorder(method, door="api")
 
     def _counter_of_upstream(self, event: str) -> Recorder:
         first = self._catalogue.upstream.slot(event, UPSTREAM_OUTCOMES[0])
