@@ -65,7 +65,7 @@ class Centrifugo:
     def __init__(self, folder: Path, config: dict, port: int | None = None):
         """`port` is one of `free_port`, for those who must know it before there is a configuration."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._port = port or free_port()
+        self._port = port or config.get("http_server", {}).get("port") or free_port()
         own = {
             "http_server": {"address": "127.0.0.1", "port": self._port},
             "http_api": {"key": self.API_KEY},

@@ -23,7 +23,8 @@ CONNECT_TIMEOUT_S: Final = 1.0
 MAX_IDLE_S: Final = 20.0
 """Centrifugo closes connections that are idle for 30 s: none is used that is about to be."""
 
-_LIMIT_BYTES: Final = 1 << 31
+_HEAD_LIMIT_BYTES: Final = 1 << 16
+_BODY_LIMIT_BYTES: Final = 1 << 31
 _HEAD: Final = b"POST / HTTP/1.1\r\nHost: cpro\r\nContent-Type: application/json\r\n"
 
 Record = Callable[[Verdict, int], None]
@@ -89,7 +90,7 @@ class PassOn:
 
 def _made(body: bytes) -> Request:
     """A request that could have come in."""
-    parser = RequestParser(_LIMIT_BYTES, _LIMIT_BYTES)
+    parser = RequestParser(_HEAD_LIMIT_BYTES, _BODY_LIMIT_BYTES)
     parser.feed(_HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     request = parser.next_request()
     if request is None:
