@@ -196,6 +196,7 @@ FLOORS = {
         "_fast",
     },
     "status.times": set(),
+    "status.sight": set(),
     "status.store": {"errors", "redis", "status.times"},
     "status.service": {"clock", "errors", "logs", "status.store", "status.times"},
     "status.generations": {"errors", "logs", "_fast.statusfile"},

@@ -1,7 +1,7 @@
 """A process that updates a status table for tests: `python -m tests.unit.statusfile_worker FOLDER SEED COUNT`.
 
-It says `ready`, waits for a line, then updates random users with random times and prints, as JSON, the latest time it
-has stored of each. COUNT 0: the same two users for ever, with times that grow; it says each after it is stored.
+It says `ready`, waits for a line, then updates random users with random times and writes, as JSON, the latest times it
+has stored of each to `SEED.json` beside the folder. Its tables soon need room. COUNT 0: the same two users for ever, with times that grow; it says each after it is stored.
 """
 
 import json
@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from random import Random
 
+from cpro.status import generations
 from cpro.status.generations import Generations
 
 USERS = 5000
 
 
 def main(folder: str, seed: int, count: int) -> None:
+    generations.FIRST_SLOTS = 210
     table = Generations.attach(Path(folder))
     print("ready", flush=True)
     sys.stdin.readline()
@@ -36,7 +38,7 @@ def main(folder: str, seed: int, count: int) -> None:
         assert table.update(user, active, online, 0)
         known = latest.setdefault(user, [0, 0])
         latest[user] = [max(known[0], active), max(known[1], online)]
-    print(json.dumps(latest), flush=True)
+    Path(folder).with_name(f"{seed}.json").write_text(json.dumps(latest))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,11 @@ DONE, FOLLOW, FULL = 0, 1, 2
 """What `update` says: stored; stored, and the following generation wants it too; no room."""
 
 
+cdef inline uint64_t moment(int64_t seconds) noexcept nogil:
+    """Before 1970 nobody was heard of."""
+    return <uint64_t>seconds if seconds > 0 else 0
+
+
 cdef inline uint64_t last_of(uint64_t times) noexcept nogil:
     """The later of both."""
     cdef uint64_t active = times >> 32
@@ -145,7 +150,7 @@ cdef class StatusFile:
             return None
         return take(file)
 
-    def update(self, str user not None, uint32_t active, uint32_t online, uint32_t oldest, uint32_t step=0):
+    def update(self, str user not None, uint32_t active, uint32_t online, int64_t oldest, uint32_t step=0):
         """Move both times on, `online` only by `step` seconds or more; a 0 moves nothing. DONE, FOLLOW or FULL.
 
         What is not later than `oldest` has expired."""
@@ -157,11 +162,11 @@ cdef class StatusFile:
         slot = self.claim(low, high)
         if slot == NULL:
             return FULL
-        if store_later(&slot.times, active, online, oldest, step):
+        if store_later(&slot.times, active, online, moment(oldest), step):
             fence()
         return FOLLOW if load_u64(&header.following) != 0 else DONE
 
-    def get(self, str user not None, uint32_t oldest):
+    def get(self, str user not None, int64_t oldest):
         """(active, online); 0 where nothing is known."""
         cdef uint64_t low = 0
         cdef uint64_t high = 0
@@ -173,11 +178,11 @@ cdef class StatusFile:
         if slot == NULL:
             return 0, 0
         times = load_u64(&slot.times)
-        if last_of(times) <= oldest:
+        if last_of(times) <= moment(oldest):
             return 0, 0
         return times >> 32, <uint32_t>times
 
-    def get_many(self, users, uint32_t oldest):
+    def get_many(self, users, int64_t oldest):
         """The same for many, in their order."""
         return [self.get(user, oldest) for user in users]
 
@@ -192,7 +197,7 @@ cdef class StatusFile:
         if slot != NULL:
             swap64(&slot.times, 0)
 
-    def live(self, uint32_t oldest):
+    def live(self, int64_t oldest):
         """How many users are known. Reads the whole file."""
         cdef uint64_t place
         cdef uint64_t found = 0
@@ -201,7 +206,7 @@ cdef class StatusFile:
         with nogil:
             for place in range(self.slots):
                 slot = self.slot_at(place)
-                found += load_u64(&slot.low) != 0 and load_u64(&slot.high) != 0 and last_of(load_u64(&slot.times)) > oldest
+                found += load_u64(&slot.low) != 0 and load_u64(&slot.high) != 0 and last_of(load_u64(&slot.times)) > moment(oldest)
         return found
 
     def recount(self):
@@ -213,7 +218,7 @@ cdef class StatusFile:
             found += self.slot_at(place).low != 0
         store_u64(&self.header.used, found)
 
-    def move_into(self, StatusFile other not None, uint32_t oldest):
+    def move_into(self, StatusFile other not None, int64_t oldest):
         """MOVER, one at a time. Copy everybody who has not expired; False if `other` has no room for them all."""
         cdef int is_done
         self.open_header()
@@ -222,7 +227,7 @@ cdef class StatusFile:
             raise ValueError("two tables with different keys")
         fence()
         with nogil:
-            is_done = self.copy_all(other, oldest)
+            is_done = self.copy_all(other, moment(oldest))
         return is_done == 1
 
     def end_move(self):

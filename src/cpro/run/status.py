@@ -21,6 +21,7 @@ from cpro.run.stores import status_store_of
 
 if TYPE_CHECKING:
     from cpro.redis import Shards
+    from cpro.status.sight import Sight
 
 CLOSE_S = 1.0
 FOLDED_USERS = 1 << 19
@@ -32,6 +33,7 @@ class UserStatus:
     """A worker's statuses, if they are on, and what has to be closed behind them."""
 
     statuses: Statuses | None = None
+    sight: "Sight | None" = None
     shards: "Shards | None" = None
 
     @property
@@ -42,10 +44,12 @@ class UserStatus:
     @property
     def interests(self) -> tuple[Interest, ...]:
         """Who wants to be told of operations."""
-        return () if self.statuses is None else (seeing(self.statuses.mark_online),)
+        return () if self.sight is None else (seeing(self.sight.see),)
 
     async def close(self) -> None:
         """Write what is left, close connections."""
+        if self.sight is not None:
+            self.sight.close()
         if self.statuses is not None:
             await self.statuses.close()
         if self.shards is not None:
@@ -68,13 +72,12 @@ def open_statuses(settings: Settings, resources: ExitStack) -> str:
 
 
 def _open_table(settings: Settings, resources: ExitStack) -> str:
-    from cpro.status.embedded import oldest_at
     from cpro.status.generations import Generations
     from cpro.status.keeper import Keeper
 
     folder = Path(settings.data_dir).resolve() / "status"
     expire_s = _expire_s(settings)
-    keeper = Keeper(Generations.own(folder, mapped.boot_id()), lambda: oldest_at(unix_seconds(), expire_s))
+    keeper = Keeper(Generations.own(folder, mapped.boot_id()), lambda: unix_seconds() - expire_s)
     resources.callback(keeper.close)
     return str(folder)
 
@@ -92,8 +95,10 @@ def build_statuses(started: Settings, path: str, counters: Counters, catalogue: 
         return _build_shared(started, deployment, path, counters, catalogue)
     from cpro.status.embedded import LocalStatuses
     from cpro.status.generations import Generations
+    from cpro.status.sight import Sight
 
-    return UserStatus(LocalStatuses(Generations.attach(Path(path)), _expire_s(started), count_lost))
+    statuses = LocalStatuses(Generations.attach(Path(path)), _expire_s(started), count_lost)
+    return UserStatus(statuses, Sight(statuses.mark_online))
 
 
 def _build_shared(
@@ -102,6 +107,7 @@ def _build_shared(
     from cpro._fast.statusfold import FoldTable
     from cpro.redis import Shards
     from cpro.status.service import SharedStatuses
+    from cpro.status.sight import Sight
     from cpro.status.store import StatusStore
 
     try:
@@ -116,7 +122,7 @@ def _build_shared(
         count_error=lambda: counters.add(errors),
         count_lost=lambda updates: counters.add(catalogue.status_dropped.first, updates),
     )
-    return UserStatus(statuses, shards)
+    return UserStatus(statuses, Sight(statuses.mark_online), shards)
 
 
 def _expire_s(settings: Settings) -> int:

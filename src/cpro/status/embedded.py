@@ -13,11 +13,6 @@ from .times import ONLINE_STEP_S, Times
 log = logging.getLogger(__name__)
 
 
-def oldest_at(now: int, expire_s: int) -> int:
-    """Statuses up to this second have expired."""
-    return max(0, now - expire_s)
-
-
 class LocalStatuses:
     """A worker's; never waits, so everything is answered at once."""
 
@@ -30,6 +25,7 @@ class LocalStatuses:
     ) -> None:
         """`count_lost` hears of updates that the table had no room for."""
         self._table = table
+        self._store: Final = table.update
         self._expire_s = expire_s
         self._count_lost = count_lost
         self._clock: Final = clock
@@ -38,22 +34,25 @@ class LocalStatuses:
     def mark_active(self, user: str) -> None:
         """The user is active, and online."""
         now = self._clock()
-        self._update(user, now, now, now)
+        if not self._store(user, now, now, now - self._expire_s):
+            self._lose()
 
     def mark_online(self, user: str) -> None:
         """The user is online; stored once a minute."""
         now = self._clock()
-        self._update(user, 0, now, now, ONLINE_STEP_S)
+        if not self._store(user, 0, now, now - self._expire_s, ONLINE_STEP_S):
+            self._lose()
 
     def update(self, users: Sequence[str]) -> None:
         """The users are active, says their backend."""
         now = self._clock()
         for user in users:
-            self._update(user, now, 0, now)
+            if not self._store(user, now, 0, now - self._expire_s):
+                self._lose()
 
     def ask(self, users: Sequence[str], tell: object) -> list[Times]:
         """Of each, in their order."""
-        return self._table.get_many(users, oldest_at(self._clock(), self._expire_s))
+        return self._table.get_many(users, self._clock() - self._expire_s)
 
     def forget(self, users: Sequence[str], tell: object) -> bool:
         """Nothing is known of them any more."""
@@ -63,7 +62,6 @@ class LocalStatuses:
     async def close(self) -> None:
         self._table.close()
 
-    def _update(self, user: str, active: int, online: int, now: int, step: int = 0) -> None:
-        if not self._table.update(user, active, online, oldest_at(now, self._expire_s), step):
-            self._count_lost(1)
-            self._occasional.warning("full", "status table is full, and the disk has no room for a larger one")
+    def _lose(self) -> None:
+        self._count_lost(1)
+        self._occasional.warning("full", "status table is full, and the disk has no room for a larger one")
