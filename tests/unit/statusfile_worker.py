@@ -1,7 +1,8 @@
 """A process that updates a status table for tests: `python -m tests.unit.statusfile_worker FOLDER SEED COUNT`.
 
 It says `ready`, waits for a line, then updates random users with random times and writes, as JSON, the latest times it
-has stored of each to `SEED.json` beside the folder. Its tables soon need room. COUNT 0: the same two users for ever, with times that grow; it says each after it is stored.
+has stored of each to `SEED.json` beside the folder. Its tables soon need room. COUNT 0:
+the same two users for ever, with times that grow; it says each after it is stored.
 """
 
 import json

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 LOOK_S: Final = 0.1
 SYNC_S: Final = 1.0
 """A power cut loses what came in that time before it."""
+CLOSE_S: Final = 5.0
 
 
 class Keeper:
@@ -35,8 +36,9 @@ class Keeper:
     def close(self) -> None:
         """A last time, then unmap."""
         self._ending.set()
-        self._thread.join()
-        self._table.close()
+        self._thread.join(CLOSE_S)
+        if not self._thread.is_alive():  # else a disk hangs, and the process ends without it
+            self._table.close()
 
     def _run(self) -> None:
         looks = round(SYNC_S / LOOK_S)
