@@ -193,6 +193,13 @@ def test_of_two_files_the_one_that_can_be_read_is_used(tmp_path):
     assert files(tmp_path) == ["1.table", "2.table.aside"]
 
 
+def test_a_table_of_another_node_beside_the_own_is_set_aside(tmp_path):
+    StatusFile.create(str(tmp_path / "1.table"), 1, 210, b"another nodes k!", BOOT).update("42", 9, 9, 0)
+    StatusFile.create(str(tmp_path / "2.table"), 2, 210, b"this nodes key.!", BOOT).update("42", 5, 5, 0)
+    assert Generations.own(tmp_path, BOOT).get_many(["42"], 0) == [(5, 5)]
+    assert files(tmp_path) == ["1.table.aside", "2.table"]
+
+
 def test_without_room_on_the_disk_updates_fail_and_what_is_there_stays(tmp_path, small, monkeypatch):
     owner = Generations.own(tmp_path, BOOT)
 

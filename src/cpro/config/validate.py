@@ -2,6 +2,7 @@
 
 import ssl
 from typing import Final
+from urllib.parse import urlsplit
 
 from . import tls
 from .address import TcpAddress, parse_address
@@ -31,7 +32,7 @@ def check_settings(settings: Settings, faults: Faults) -> None:
     _check_gateway(settings, faults)
     _check_analytics(settings, faults)
     _warn_of_proxy(settings, faults)
-    _warn_of_api(settings, faults)
+    _check_api(settings, faults)
     _warn_of_limits(settings, faults)
 
 
@@ -157,8 +158,10 @@ def _warn_of_proxy(settings: Settings, faults: Faults) -> None:
         faults.warn(("proxy", "secret"), "is empty, and proxy.address can be reached from other machines")
 
 
-def _warn_of_api(settings: Settings, faults: Faults) -> None:
+def _check_api(settings: Settings, faults: Faults) -> None:
     api = settings.http_api
+    if urlsplit(api.centrifugo).netloc == api.address and not faults.hit(("http_api",)):
+        faults.fault(("http_api", "centrifugo"), "must not be cpro's own address")
     if api.centrifugo and not api.centrifugo_key:
         faults.warn(("http_api", "centrifugo_key"), "is empty: Centrifugo's API answers 401 to what goes there")
     elif api.centrifugo_key and not api.centrifugo:

@@ -43,6 +43,9 @@ class Generations:
         except OSError as error:
             raise StartError(f"can't make the folder {folder}: {error.strerror}") from error
         files = [file for number in _numbers(folder) if (file := _open_or_set_aside(folder, number)) is not None]
+        for stranger in [file for file in files if file.hash_key != files[-1].hash_key]:
+            files.remove(stranger)
+            _set_aside(stranger.path)
         if not files:
             files = [StatusFile.create(_path(folder, 1), 1, FIRST_SLOTS, secrets.token_bytes(16), boot_id)]
         table = cls(folder, files)
@@ -144,8 +147,7 @@ class Generations:
             newest = self._files[-1]
             if _is_crowded(newest) or newest.boot_id != boot_id:
                 newest = self._begin_next(oldest, boot_id)
-            older = [file for file in self._files[:-1] if file.hash_key == newest.hash_key]
-            is_done = all(file.move_into(newest, oldest) for file in older)
+            is_done = all(file.move_into(newest, oldest) for file in self._files[:-1])
         for file in self._files[:-1]:
             file.end_move()
             with suppress(OSError):
@@ -186,9 +188,13 @@ def _open_or_set_aside(folder: Path, number: int) -> StatusFile | None:
     with suppress(StartError, OSError):
         if file := StatusFile.open(path, number):
             return file
+    _set_aside(path)
+    return None
+
+
+def _set_aside(path: str) -> None:
     os.replace(path, path + ".aside")
     log.warning("status table can't be read: set aside", extra=fields(file=path + ".aside"))
-    return None
 
 
 def _open_from(folder: Path, least: int) -> StatusFile:
