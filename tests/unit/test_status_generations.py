@@ -138,6 +138,31 @@ def test_while_it_moves_updates_reads_and_deletions_see_both_files(tmp_path):
     assert files(tmp_path) == ["2.table"]
 
 
+class Interrupted:
+    """A file that a mover copies just before somebody is forgotten in it."""
+
+    def __init__(self, file: StatusFile, mover: Generations) -> None:
+        self._file = file
+        self._mover = mover
+
+    def __getattr__(self, name: str):
+        return getattr(self._file, name)
+
+    def forget(self, user: str) -> None:
+        if not self._file.following:
+            self._file.move_into(self._mover._begin_next(0, BOOT), 0)
+        self._file.forget(user)
+
+
+def test_who_is_forgotten_while_a_move_begins_does_not_come_back(tmp_path):
+    Generations.own(tmp_path, BOOT).update("42", 5, 5, 0)
+    mover, other = Generations.attach(tmp_path), Generations.attach(tmp_path)
+    other._files[0] = Interrupted(other._files[0], mover)
+    other.forget(["42"])
+    mover.make_room(0)
+    assert mover.get_many(["42"], 0) == [(0, 0)]
+
+
 def test_a_move_whose_mover_died_is_finished_by_the_next(tmp_path):
     Generations.own(tmp_path, BOOT).update("42", 5, 5, 0)
     _, other = begin_move(tmp_path)

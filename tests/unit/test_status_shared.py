@@ -200,6 +200,29 @@ async def test_shards_are_asked_side_by_side_and_order_is_kept(world):
 
 
 @in_a_loop
+async def test_of_many_reads_a_few_are_under_way_and_all_are_answered(world):
+    world.store.users = {"0a": (1, 1)}
+    world.store.may_answer.clear()
+    answers = [asyncio.ensure_future(world.ask("0a")) for _ in range(50)]
+    await turn()
+    assert len(world.store.calls) == service.READS
+    world.store.may_answer.set()
+    assert await asyncio.gather(*answers) == [[(1, 1)]] * 50
+
+
+@in_a_loop
+async def test_who_waited_too_long_for_its_turn_does_not_hold_that_against_the_store(world):
+    shard = world.statuses._shards[0]
+    for _ in range(service.READS):
+        await shard.room.acquire()
+    assert await world.ask("0a") is None
+    assert not shard.is_away
+    for _ in range(service.READS):
+        shard.room.release()
+    assert await world.ask("0a") == [(0, 0)]
+
+
+@in_a_loop
 async def test_nobody_is_no_question(world):
     assert await world.ask() == []
     assert world.store.calls == []

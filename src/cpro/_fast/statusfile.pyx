@@ -10,8 +10,8 @@ file: whoever runs short of room makes it, names it in `following`, copies, and 
 
 Moving. From `following` on, whoever updates writes to both files, the old one first. The writer stores its time, then
 reads `following`; the mover stores `following`, then reads times; with a full barrier between each pair at least one
-of the two sees what the other did. Times only grow, so it doesn't matter if both carry the same one over. What is
-forgotten while it is copied is forgotten again by the mover.
+of the two sees what the other did. Times only grow, so it doesn't matter if both carry the same one over. Who forgets
+a user goes by the same rule; what is forgotten in the old file while it is copied, the mover forgets in the new one.
 
 A crash leaves at worst a slot whose `high` is missing: it belongs to whoever comes next with that `low`. After a power
 cut, blocks may be older than others; then the table moves too, and what is incomplete stays behind.
@@ -196,6 +196,7 @@ cdef class StatusFile:
         slot = self.find(low, high)
         if slot != NULL:
             swap64(&slot.times, 0)
+            fence()
 
     def live(self, int64_t oldest):
         """How many users are known. Reads the whole file."""

@@ -67,12 +67,12 @@ def _word(replies: Replies) -> Reply:
 
 def _steps(batch: Batch, methods: Mapping[str, Method], pass_on: PassOn | None, now_ns: int) -> Iterator[Step]:
     for method, group in groupby(batch.commands or (), key=lambda command: _own_method(command, methods)):
-        commands = [command or {} for command in group]
-        if method:
-            for command in commands:
-                yield _own(method, methods[method], command[method], now_ns)
-        else:
+        commands = list(group)
+        if not method:
             yield _foreign(commands, pass_on, is_parallel=batch.parallel)
+            continue
+        for command in commands:
+            yield _own(method, methods[method], (command or {})[method], now_ns)
 
 
 def _own_method(command: Command | None, methods: Mapping[str, Method]) -> str:
@@ -95,7 +95,7 @@ def _own(name: str, method: Method, params: msgspec.Raw, now_ns: int) -> Step:
     return step
 
 
-def _foreign(commands: Sequence[Command], pass_on: PassOn | None, *, is_parallel: bool) -> Step:
+def _foreign(commands: Sequence[Command | None], pass_on: PassOn | None, *, is_parallel: bool) -> Step:
     def step(hear: Callable[[Replies], None]) -> Replies | None:
         if pass_on is None:
             return _all_alike(NOT_FOUND, commands)
@@ -109,7 +109,7 @@ def _foreign(commands: Sequence[Command], pass_on: PassOn | None, *, is_parallel
     return step
 
 
-def _read(response: Response | None, commands: Sequence[Command], pass_on: PassOn) -> Replies:
+def _read(response: Response | None, commands: Sequence[Command | None], pass_on: PassOn) -> Replies:
     if response is None or response.status != 200:
         is_bad = response is not None and response.status == 400
         return _all_alike(BAD_REQUEST if is_bad else INTERNAL_ERROR, commands)

@@ -93,10 +93,15 @@ class Generations:
     def forget(self, users: Sequence[str]) -> None:
         """Nothing is known of them any more."""
         for user in users:
+            self._forget(user)
+
+    def _forget(self, user: str) -> None:
+        while True:
             self.follow()
             for file in self._files:
                 file.forget(user)
-        self.follow()
+            if not self._files[-1].following:
+                return
 
     # --- generations
 

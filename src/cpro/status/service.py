@@ -29,6 +29,8 @@ MOST_KEPT: Final = 100_000
 """Users with updates that one worker holds for each shard that is away."""
 AT_ONCE: Final = 1000
 """Updates in one pipeline."""
+READS: Final = 4
+"""Of one worker from one shard at a time; the others wait for their turn."""
 FIRST_PAUSE_S: Final = 0.1
 LAST_PAUSE_S: Final = 1.0
 """How long a shard that failed is left alone: doubles while it keeps failing."""
@@ -53,6 +55,7 @@ class _Shard:
         self.flying: dict[str, Times] = {}
         self.landing: asyncio.Future[None] | None = None  # of what is flying
         self.writing: asyncio.Task[None] | None = None
+        self.room = asyncio.Semaphore(READS)
         self.is_away = False
         self.pause_s = 0.0
         self.ask_again_s = 0.0
@@ -296,15 +299,20 @@ class SharedStatuses:
         if shard.is_away and self._loop.time() < shard.ask_again_s:
             self._count_error()
             raise StoreUnavailableError("left alone")
+        is_asked = False
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), shard.room:
+                is_asked = True
                 result = await call()
         except StoreReplyError as error:
             self._count_error()
             self._occasional.warning("asked", "store refused to tell statuses", error=str(error))
             raise
         except (StoreError, TimeoutError) as error:
-            self._leave_alone(shard, error)
+            if is_asked:
+                self._leave_alone(shard, error)
+            else:  # it is ourselves who ask too much
+                self._count_error()
             raise StoreUnavailableError(str(error)) from error
         self._welcome(shard)
         return result
