@@ -37,7 +37,7 @@ class World:
         fold = FoldTable.create(f"/proc/{os.getpid()}/fd/{memory}", 4096)
         os.close(memory)
         self.statuses = SharedStatuses(
-            store, fold, timeout_s=5.0, count_error=lambda: None, count_lost=lambda updates: None
+            store, fold, timeout_s=5.0, expire_s=3600, count_error=lambda: None, count_lost=lambda updates: None
         )
         self._get = status_methods(self.statuses, lambda name: lambda verdict, duration_ns: None)["get_user_status"]
         self._body = msgspec.json.encode({"users": USERS})

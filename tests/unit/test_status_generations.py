@@ -95,6 +95,16 @@ def test_a_table_that_runs_full_grows_and_loses_nobody(tmp_path, small):
     assert os.path.getsize(tmp_path / name) < 64 * len(users) + 4096 + 512
 
 
+def test_a_million_users_are_known_in_less_than_64_bytes_each(tmp_path):
+    table = Generations.own(tmp_path, BOOT)
+    users = [f"user-{number}" for number in range(1_000_000)]
+    for number, user in enumerate(users, start=1):
+        table.update(user, number, 0, 0)
+    assert table.get_many(users, 0) == [(number, 0) for number in range(1, 1_000_001)]
+    (name,) = files(tmp_path)
+    assert os.path.getsize(tmp_path / name) < 64 * len(users)
+
+
 def test_growing_leaves_those_behind_who_have_expired(tmp_path, small):
     table = Generations.own(tmp_path, BOOT)
     for number in range(5000):

@@ -63,7 +63,7 @@ class Store:
 
 
 class World:
-    def __init__(self, most_kept: int = 1000):
+    def __init__(self, most_kept: int = 1000, expire_s: int = 3600):
         self.now = 1000
         self.store = Store()
         self.errors = self.lost = 0
@@ -75,6 +75,7 @@ class World:
             self.store,
             self.fold,
             timeout_s=TIMEOUT_S,
+            expire_s=expire_s,
             count_error=self._count_error,
             count_lost=self._count_lost,
             most_kept=most_kept,
@@ -156,6 +157,15 @@ async def test_of_a_second_one_update_is_written_and_of_a_minute_one_online(worl
         world.statuses.mark_online("0a")
         await turn()
     assert world.store.written()[2:] == [(0, {"0a": (0, 1061)})]
+
+
+@in_a_loop(expire_s=10)
+async def test_where_users_are_soon_forgotten_online_is_written_more_often(world):
+    for second in range(1000, 1011):
+        world.now = second
+        world.statuses.mark_online("0a")
+        await turn()
+    assert [updates["0a"][1] for _, updates in world.store.written()] == [1000, 1005, 1010]
 
 
 @in_a_loop

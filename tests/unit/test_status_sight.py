@@ -16,7 +16,7 @@ def short(monkeypatch):
 def test_a_user_is_told_of_once_a_span():
     async def main():
         told: list[str] = []
-        one = Sight(told.append)
+        one = Sight(told.append, 3600)
         for user in "aabab":
             one.see(user)
         assert told == ["a", "b"]
@@ -30,12 +30,22 @@ def test_a_user_is_told_of_once_a_span():
     asyncio.run(main())
 
 
+def test_who_is_soon_forgotten_is_told_of_more_often():
+    async def main():
+        told: list[str] = []
+        one = Sight(told.append, 0.04)
+        assert one._span_s == 0.01
+        one.close()
+
+    asyncio.run(main())
+
+
 def test_however_many_there_are_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(sight, "MOST_USERS", 10)
 
     async def main():
         told: list[str] = []
-        one = Sight(told.append)
+        one = Sight(told.append, 3600)
         for number in range(100):
             one.see(str(number))
         assert len(told) == 100

@@ -39,6 +39,8 @@ _decode_reply = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 def tell_of_batch(commands: Sequence[Command | None], pass_on: PassOn, answer: bytes) -> None:
     """Tell of the publications that a batch has made, by its answer."""
+    if pass_on.on_publication is None:
+        return
     with suppress(msgspec.DecodeError, UnicodeDecodeError):
         _tell(commands, _decode_replies(answer).replies, pass_on)
 

@@ -98,7 +98,7 @@ def build_statuses(started: Settings, path: str, counters: Counters, catalogue: 
     from cpro.status.sight import Sight
 
     statuses = LocalStatuses(Generations.attach(Path(path)), _expire_s(started), count_lost)
-    return UserStatus(statuses, Sight(statuses.mark_online))
+    return UserStatus(statuses, Sight(statuses.mark_online, _expire_s(started)))
 
 
 def _build_shared(
@@ -118,11 +118,12 @@ def _build_shared(
     statuses = SharedStatuses(
         StatusStore(shards, deployment.prefix, started.user_status.expire_interval // 10**6),
         FoldTable.attach(path),
+        expire_s=_expire_s(started),
         timeout_s=max(shard.access.io_timeout_s for shard in deployment.shards),
         count_error=lambda: counters.add(errors),
         count_lost=lambda updates: counters.add(catalogue.status_dropped.first, updates),
     )
-    return UserStatus(statuses, Sight(statuses.mark_online), shards)
+    return UserStatus(statuses, Sight(statuses.mark_online, _expire_s(started)), shards)
 
 
 def _expire_s(settings: Settings) -> int:

@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 CONNECT_SHARE = 0.5
 """Part of the upstream timeout that making a connection may take, so that another endpoint can still be tried."""
 API_DRAIN_S = 1.0
-"""How long the API door may still finish requests when all others have stopped."""
+"""How long the API door may still finish requests when all others have stopped, at least."""
 REPLY_LIMIT_BYTES = 16 * 1024 * 1024
 
 
@@ -107,12 +107,13 @@ class Worker:
         self._channel.send(Ready())
         await self._stopped.wait()
         self._api.stopping = True
+        until_s = loop.time() + started.shutdown.timeout.seconds
         if self._gateway is not None:
             await self._gateway.drain(started.shutdown.timeout.seconds)
-        await proxy.drain(started.shutdown.timeout.seconds)
+        await proxy.drain(max(until_s - loop.time(), API_DRAIN_S))
         if self._plugged is not None:
             await self._plugged.stop()
-        await api.drain(API_DRAIN_S)
+        await api.drain(max(API_DRAIN_S, until_s - loop.time()))
         for client in (self._client, self._api_client):
             if client is not None:
                 await client.close(0.0)

@@ -8,7 +8,7 @@ from cpro.clock import unix_seconds
 from cpro.logs import Occasional
 
 from .generations import Generations
-from .times import ONLINE_STEP_S, Times
+from .times import Times, online_step_s
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ class LocalStatuses:
         self._table = table
         self._store: Final = table.update
         self._expire_s = expire_s
+        self._step_s = online_step_s(expire_s)
         self._count_lost = count_lost
         self._clock: Final = clock
         self._occasional = Occasional(log)
@@ -40,7 +41,7 @@ class LocalStatuses:
     def mark_online(self, user: str) -> None:
         """The user is online; stored once a minute."""
         now = self._clock()
-        if not self._store(user, 0, now, now - self._expire_s, ONLINE_STEP_S):
+        if not self._store(user, 0, now, now - self._expire_s, self._step_s):
             self._lose()
 
     def update(self, users: Sequence[str]) -> None:

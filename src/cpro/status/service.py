@@ -19,7 +19,7 @@ from cpro.errors import StoreError, StoreReplyError, StoreUnavailableError
 from cpro.logs import Occasional, fields
 
 from .store import StatusStore, gathered
-from .times import ONLINE_STEP_S, UNKNOWN, Times, later
+from .times import UNKNOWN, Times, later, online_step_s
 
 Result = TypeVar("Result")
 
@@ -82,15 +82,20 @@ class SharedStatuses:
         fold: Fold,
         *,
         timeout_s: float,
+        expire_s: int,
         count_error: Callable[[], None],
         count_lost: Callable[[int], None],
         most_kept: int = MOST_KEPT,
         clock: Callable[[], int] = unix_seconds,
     ) -> None:
-        """`timeout_s`: of reads. `count_error` hears of failed requests to the store, `count_lost` of lost updates."""
+        """`timeout_s`: of reads; `expire_s`: after which the store forgets.
+
+        `count_error` hears of failed requests to the store, `count_lost` of lost updates.
+        """
         self._store = store
         self._fold = fold
         self._timeout_s = timeout_s
+        self._step_s = online_step_s(expire_s)
         self._count_error = count_error
         self._count_lost = count_lost
         self._most_kept = most_kept
@@ -107,13 +112,13 @@ class SharedStatuses:
     def mark_active(self, user: str) -> None:
         """The user is active, and online."""
         now = self._clock()
-        if self._fold.claim_active(user, now, ONLINE_STEP_S):
+        if self._fold.claim_active(user, now, self._step_s):
             self._keep(user, (now, now))
 
     def mark_online(self, user: str) -> None:
         """The user is online; stored once a minute."""
         now = self._clock()
-        if self._fold.claim_online(user, now, ONLINE_STEP_S):
+        if self._fold.claim_online(user, now, self._step_s):
             self._keep(user, (0, now))
 
     def update(self, users: Sequence[str]) -> None:

@@ -15,11 +15,13 @@ MOST_USERS: Final = 100_000
 class Sight:
     """A worker's. `close` before the loop ends."""
 
-    def __init__(self, mark_online: Callable[[str], None]) -> None:
+    def __init__(self, mark_online: Callable[[str], None], expire_s: float) -> None:
+        """`expire_s`: after which users are forgotten; they are told of more often than that."""
         self._mark_online = mark_online
+        self._span_s = min(SPAN_S, expire_s / 4)
         self._seen: set[str] = set()
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(SPAN_S, self._forget)
+        self._timer = self._loop.call_later(self._span_s, self._forget)
 
     def see(self, user: str) -> None:
         """The user does something."""
@@ -36,4 +38,4 @@ class Sight:
 
     def _forget(self) -> None:
         self._seen.clear()
-        self._timer = self._loop.call_later(SPAN_S, self._forget)
+        self._timer = self._loop.call_later(self._span_s, self._forget)

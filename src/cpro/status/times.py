@@ -7,7 +7,11 @@ Times = tuple[int, int]
 
 UNKNOWN: Final[Times] = (0, 0)
 ONLINE_STEP_S: Final = 60
-"""`online` is stored at most so often for a user and node."""
+
+
+def online_step_s(expire_s: int) -> int:
+    """How often `online` is stored at most: once a minute, or twice in the time after which a user is forgotten."""
+    return max(1, min(ONLINE_STEP_S, expire_s // 2))
 
 
 def later(one: Times, other: Times) -> Times:
