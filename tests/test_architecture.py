@@ -199,9 +199,9 @@ FLOORS = {
     "status.sight": set(),
     "status.store": {"errors", "redis", "status.times"},
     "status.service": {"clock", "errors", "logs", "status.store", "status.times"},
-    "status.generations": {"errors", "logs", "_fast.statusfile"},
+    "status.generations": {"clock", "errors", "logs", "_fast.statusfile"},
     "status.keeper": {"errors", "logs", "status.generations"},
-    "status.embedded": {"clock", "logs", "status.generations", "status.times"},
+    "status.embedded": {"clock", "status.generations", "status.times"},
     "run": {
         "analytics",
         "clock",

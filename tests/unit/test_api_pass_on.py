@@ -213,7 +213,8 @@ async def test_lines_that_centrifugo_does_not_know_are_400_as_a_whole(door, back
 
 @with_centrifugo()
 async def test_a_body_with_one_bad_line_does_nothing(door, backend):
-    for body in (b'{"method":"own"}\nx', b'{"method":"own"}\n[]', b'{"method":"own"}\n{"method":5}', b" \n"):
+    tails = (b"x", b"[]", b'{"method":5}', b'{"id":-1}', b'{"id":4294967296}', b'{"id":1e400}', b"\xff", b"[" * 99_999)
+    for body in (*(b'{"method":"own"}\n' + tail for tail in tails), b" \n", b""):
         assert await door.ask("/api", body) == (400, b"")
     assert door.calls == []
     assert backend.received == []

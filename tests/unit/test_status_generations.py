@@ -238,15 +238,25 @@ def test_a_table_of_another_node_beside_the_own_is_set_aside(tmp_path):
 def test_without_room_on_the_disk_updates_fail_and_what_is_there_stays(tmp_path, small, monkeypatch):
     owner = Generations.own(tmp_path, BOOT)
 
+    attempts = []
+
     def no_room(*arguments):
+        attempts.append(arguments)
         raise StartError("no room")
 
     monkeypatch.setattr(generations, "StatusFile", type("Full", (), {"create": no_room, "open": StatusFile.open}))
     lost = []
     statuses = LocalStatuses(owner, 3600, lost.append, clock=lambda: 10_000)
     statuses.update([f"user-{n}" for n in range(300)])
-    assert len(lost) == 300 - owner.newest.used
+    assert len(lost) == 300 - owner.newest.used > 0
+    assert len(attempts) == 1, "the disk is left alone for a while"
     assert statuses.ask(["user-0"], None) == [(10_000, 0)]
+    monkeypatch.undo()
+    monkeypatch.setattr(generations, "FIRST_SLOTS", 210)
+    owner._try_again_ns = 0
+    statuses.update([f"user-{n}" for n in range(300)])
+    assert len(statuses.ask([f"user-{n}" for n in range(300)], None)) == 300
+    assert owner.newest.used == 300
 
 
 def test_the_keeper_gives_room_in_time_and_syncs_at_its_end(tmp_path, small):

@@ -7,7 +7,7 @@ anything that is not a command of a known method is 400 as a whole. Unlike there
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -25,7 +25,7 @@ class Command(msgspec.Struct, gc=False):
 
     method: str = ""
     params: msgspec.Raw = msgspec.Raw(b"{}")
-    id: int = 0
+    id: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
 
 
 _decode: Final = msgspec.json.Decoder(Command).decode

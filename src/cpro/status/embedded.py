@@ -1,16 +1,12 @@
 """Statuses of users on this node alone: in a table that its workers share, without waiting and without folding."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from cpro.clock import unix_seconds
-from cpro.logs import Occasional
 
 from .generations import Generations
 from .times import Times, online_step_s
-
-log = logging.getLogger(__name__)
 
 
 class LocalStatuses:
@@ -30,7 +26,6 @@ class LocalStatuses:
         self._step_s = online_step_s(expire_s)
         self._count_lost = count_lost
         self._clock: Final = clock
-        self._occasional = Occasional(log)
 
     def mark_active(self, user: str) -> None:
         """The user is active, and online."""
@@ -65,4 +60,3 @@ class LocalStatuses:
 
     def _lose(self) -> None:
         self._count_lost(1)
-        self._occasional.warning("full", "status table is full, and the disk has no room for a larger one")

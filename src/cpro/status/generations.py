@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import Final
 
 from cpro._fast.statusfile import DONE, FULL, StatusFile
+from cpro.clock import boot_ns
 from cpro.errors import StartError, StoreError
-from cpro.logs import fields
+from cpro.logs import Occasional, fields
 
 log = logging.getLogger(__name__)
+occasional = Occasional(log)
 
 FIRST_SLOTS: Final = 1 << 16
 CROWDED, ROOMY = 0.75, 0.5
 """How full a table is when it moves, and how full at most after that: 33 to 49 bytes a user."""
+_PAUSE_NS: Final = 5 * 10**9
+"""How long a disk without room is left alone."""
 _TURNS: Final = 8
 _NAME: Final = re.compile(r"(\d{1,18})\.table")
 
@@ -34,6 +38,7 @@ class Generations:
     def __init__(self, folder: Path, files: Sequence[StatusFile]) -> None:
         self._folder = folder
         self._files = list(files)  # the oldest first
+        self._try_again_ns = 0
 
     @classmethod
     def own(cls, folder: Path, boot_id: bytes) -> "Generations":
@@ -77,7 +82,7 @@ class Generations:
             said = [file.update(user, active, online, oldest, step) for file in self._files][-1]
             if said == DONE:
                 return True
-            if said == FULL and not self._try_make_room(oldest):
+            if said == FULL and not self.try_make_room(oldest):
                 return False
         return False
 
@@ -129,6 +134,19 @@ class Generations:
             if self.needs_work:
                 self._move(oldest, self._files[-1].boot_id)
 
+    def try_make_room(self, oldest: int) -> bool:
+        """The same; False: there is none, and for a while nobody looks again."""
+        now_ns = boot_ns()
+        if now_ns < self._try_again_ns:
+            return False
+        try:
+            self.make_room(oldest)
+        except StartError as error:
+            self._try_again_ns = now_ns + _PAUSE_NS
+            occasional.warning("room", "status table can't grow", error=str(error))
+            return False
+        return True
+
     def sync(self) -> None:
         """Have the disk hold all of it; blocks."""
         for file in self._files:
@@ -137,13 +155,6 @@ class Generations:
     def close(self) -> None:
         for file in self._files:
             file.close()
-
-    def _try_make_room(self, oldest: int) -> bool:
-        try:
-            self.make_room(oldest)
-        except StartError:
-            return False
-        return True
 
     def _move(self, oldest: int, boot_id: bytes) -> None:
         """Into the newest file, or one that is made for it."""

@@ -52,7 +52,7 @@ class Keeper:
 
     def _make_room(self) -> None:
         if self._table.needs_work:
-            self._table.make_room(self._oldest())
+            self._table.try_make_room(self._oldest())
 
     def _try(self, work: Callable[[], None]) -> None:
         try:
