@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cpro._fast.statusfile import StatusFile
 from cpro.errors import StartError
@@ -293,6 +295,47 @@ def test_processes_that_write_while_the_table_moves_end_with_the_latest_of_all(t
             latest[user] = max(known[0], active), max(known[1], online)
     assert owner.get_many(list(latest), 0) == list(latest.values())
     assert owner.newest.number > 3
+    assert len(files(folder)) == 1
+
+
+USERS = [f"user-{number}" for number in range(40)]
+STEPS = st.one_of(
+    st.tuples(st.just("update"), st.integers(0, 1), st.sampled_from(USERS), st.integers(0, 99), st.integers(0, 99)),
+    st.tuples(st.just("forget"), st.integers(0, 1), st.sampled_from(USERS)),
+    st.tuples(st.just("begin"), st.integers(0, 1)),
+    st.tuples(st.just("make_room"), st.integers(0, 1)),
+    st.tuples(st.just("restart"), st.integers(0, 1)),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(STEPS, max_size=60))
+def test_two_workers_in_whatever_order_end_as_a_dictionary_would(tmp_path_factory, small, steps):
+    """Each with a mapping of its own, moves begun, cut off and finished among their updates."""
+    folder = tmp_path_factory.mktemp("status")
+    Generations.own(folder, BOOT)
+    workers = [Generations.attach(folder), Generations.attach(folder)]
+    model: dict[str, tuple[int, int]] = {}
+    for step in steps:
+        worker = workers[step[1]]
+        match step:
+            case ("update", _, user, active, online):
+                assert worker.update(user, active, online, 0)
+                known = model.get(user, (0, 0))
+                model[user] = max(known[0], active), max(known[1], online)
+            case ("forget", _, user):
+                worker.forget([user])
+                model.pop(user, None)
+            case ("begin", _):
+                worker.follow()
+                worker._begin_next(0, BOOT)
+            case ("make_room", _):
+                worker.make_room(0)
+            case ("restart", number):
+                workers[number] = Generations.attach(folder)
+    expected = [model.get(user, (0, 0)) for user in USERS]
+    assert [worker.get_many(USERS, 0) for worker in workers] == [expected, expected]
+    assert Generations.own(folder, BOOT).get_many(USERS, 0) == expected
     assert len(files(folder)) == 1
 
 
