@@ -156,8 +156,10 @@ async def test_commands_are_carried_out_in_turn_and_answered_in_order(door, back
 
 @with_centrifugo(batch_answer)
 async def test_parallel_is_handed_on(door, backend):
-    await door.ask("/api/batch", {"commands": [{"a": {}}, {"own": 1}, {"b": {}}], "parallel": True})
-    assert [received.json["parallel"] for received in backend.received] == [True, True]
+    commands = [{"a": {}}, {"own": 1}, {"b": {}}]
+    for parallel in (True, False, None):
+        await door.ask("/api/batch", {"commands": commands, "parallel": parallel})
+    assert [received.json["parallel"] for received in backend.received] == [True, True, False, False, False, False]
 
 
 @with_centrifugo(batch_answer)

@@ -25,7 +25,7 @@ class Batch(msgspec.Struct, gc=False):
     """What Centrifugo's batch takes."""
 
     commands: list[Command | None] | None = None
-    parallel: bool = False
+    parallel: bool | None = False
 
 
 class _Replies(msgspec.Struct, gc=False):
@@ -59,7 +59,7 @@ def run_batch(
 ) -> Reply | None:
     """The answer; None: `answer` hears it later."""
     steps = list(_steps(batch, methods, pass_on, now_ns))
-    replies = Steps(steps, lambda done: answer(_word(done)), in_parallel=batch.parallel).start()
+    replies = Steps(steps, lambda done: answer(_word(done)), in_parallel=bool(batch.parallel)).start()
     return None if replies is None else _word(replies)
 
 
@@ -71,7 +71,7 @@ def _steps(batch: Batch, methods: Mapping[str, Method], pass_on: PassOn | None, 
     for method, group in groupby(batch.commands or (), key=lambda command: _own_method(command, methods)):
         commands = list(group)
         if not method:
-            yield _foreign(commands, pass_on, is_parallel=batch.parallel)
+            yield _foreign(commands, pass_on, is_parallel=bool(batch.parallel))
             continue
         for command in commands:
             yield _own(method, methods[method], (command or {})[method], now_ns)
