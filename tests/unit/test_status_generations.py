@@ -361,12 +361,12 @@ def test_expiry_is_by_the_clock_of_now(tmp_path):
     now = [10_000]
     statuses = LocalStatuses(Generations.own(tmp_path, BOOT), 100, lambda lost: None, clock=lambda: now[0])
     statuses.mark_active("42")
-    now[0] += 99
+    now[0] += 100
     assert statuses.ask(["42"], None) == [(10_000, 10_000)]
     now[0] += 1
     assert statuses.ask(["42"], None) == [(0, 0)]
     statuses.mark_online("42")
-    assert statuses.ask(["42"], None) == [(0, 10_100)]
+    assert statuses.ask(["42"], None) == [(0, 10_101)]
 
 
 def test_a_clock_that_steps_back_moves_no_time(tmp_path):

@@ -77,7 +77,7 @@ def _open_table(settings: Settings, resources: ExitStack) -> str:
 
     folder = Path(settings.data_dir).resolve() / "status"
     expire_s = _expire_s(settings)
-    keeper = Keeper(Generations.own(folder, mapped.boot_id()), lambda: unix_seconds() - expire_s)
+    keeper = Keeper(Generations.own(folder, mapped.boot_id()), lambda: unix_seconds() - expire_s - 1)
     resources.callback(keeper.close)
     return str(folder)
 

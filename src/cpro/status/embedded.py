@@ -22,7 +22,7 @@ class LocalStatuses:
         """`count_lost` hears of updates that the table had no room for."""
         self._table = table
         self._store: Final = table.update
-        self._expire_s = expire_s
+        self._expire_s = expire_s + 1  # times are cut off to whole seconds: nobody is forgotten early
         self._step_s = online_step_s(expire_s)
         self._count_lost = count_lost
         self._clock: Final = clock
