@@ -138,22 +138,6 @@ def test_addresses_are_taken(tmp_path: Path, address: str):
     assert settings_of(tmp_path, text).proxy.address == address
 
 
-def test_sections_of_later_versions_may_be_there_when_off(tmp_path: Path):
-    text = """
-redis: {address: [], cluster_address: []}
-user_status: {enabled: false, expire_interval: 720h}
-clickhouse_analytics: {}
-plugins:
-http_api: {centrifugo: "", centrifugo_key: ""}
-"""
-    assert settings_of(tmp_path, text) == Settings()
-
-
-def test_a_section_that_is_off_hides_nothing_that_is_on(tmp_path: Path):
-    with pytest.raises(ConfigError, match="user_status: is not available"):
-        settings_of(tmp_path, "user_status: {enabled: false, redis: {enabled: true}}")
-
-
 def test_operations_of_plugins_are_known(tmp_path: Path):
     vote = "{enabled: true, buckets: [{interval: 1s, rate: 1}]}"
     text = f"client: {{rate_limit: {{user_command: {{enabled: true, vote: {vote}}}}}}}"

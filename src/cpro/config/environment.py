@@ -12,7 +12,6 @@ import msgspec
 from .documents import BadDocumentError, parse_json
 from .duration import Duration
 from .faults import Faults, Origin, Path, nearest
-from .later import NOT_YET
 from .model import OPERATIONS, SHARED_BUCKETS, OperationLimit, Settings
 from .schema import Field, fields_of
 from .size import Size
@@ -136,9 +135,5 @@ def _read_int(text: str) -> int:
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
-    for key in NOT_YET:
-        variable = PREFIX + key.replace(".", "_").upper()
-        if name == variable or name.startswith(variable + "_"):
-            return "has no effect: it is not available in this version of cpro"
     best = nearest(name.removeprefix(PREFIX), [variable.removeprefix(PREFIX).lower() for variable in known])
     return f"is not a known variable; the nearest is {PREFIX}{best.upper()}" if best else "is not a known variable"

@@ -5,7 +5,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
-from . import analytics_checks, later, limit_checks
+from . import analytics_checks, limit_checks
 from .checks import RULES
 from .duration import Duration
 from .faults import Faults, Path, nearest, render
@@ -26,6 +26,8 @@ from .size import Size
 
 WRONG: Final = msgspec.UNSET  # stands for a value that had a fault
 
+WITHOUT_EFFECT: Final = frozenset({"notifications", "snapshots", "max_buffer_size", "grpc_metadata"})
+"""Keys of Centrifugo PRO that mean nothing here."""
 _METHOD_MAP: Final = "method_override"  # PRO's older spelling: {method: {…}}
 
 
@@ -97,16 +99,11 @@ class Reader:
             self._unknown(block, child, here, inline is not None)
 
     def _unknown(self, block: type[msgspec.Struct], child: object, path: Path, takes_operations: bool) -> None:
-        *parent, name = path
-        if later.is_not_yet(path):
-            if not later.is_off(child):
-                self.faults.fault(path, "is not available in this version of cpro")
-            return
-        if name in later.WITHOUT_EFFECT:
+        name = path[-1]
+        if name in WITHOUT_EFFECT:
             self.faults.warn(path, "has no effect in cpro")
             return
         known = [field.name for field in fields_of(block).values() if not field.inline]
-        known += later.names_below(tuple(parent))
         known += sorted(self.operations) if takes_operations else ()
         is_inline = name in fields_of(block)  # what it names stands directly here, not below it
         best = nearest(str(name), known) or (None if is_inline else _elsewhere(str(name)))

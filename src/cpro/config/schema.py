@@ -45,14 +45,10 @@ def about(
     most: int | None = None,
     keys: tuple[str, ...] = (),
     inline: bool = False,
-    later: bool = False,
 ) -> msgspec.Meta:
-    """Describes a setting where it is declared: `Annotated[str, about("…")]`.
-
-    `later`: it keeps its default, and files, environment and docs don't know it; `later.NOT_YET` has its row.
-    """
+    """Describes a setting where it is declared: `Annotated[str, about("…")]`."""
     extra = {"check": check, "secret": secret, "least": least, "most": most, "keys": keys, "inline": inline}
-    return msgspec.Meta(description=description, extra=None if later else extra)
+    return msgspec.Meta(description=description, extra=extra)
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -70,8 +66,7 @@ class Block(msgspec.Struct, frozen=True):
 @cache
 def fields_of(block: type[msgspec.Struct]) -> dict[str, Field]:
     hints = get_type_hints(block, include_extras=True)
-    fields = (_field(info, hints[info.name]) for info in msgspec.structs.fields(block))
-    return {field.name: field for field in fields if field is not None}
+    return {info.name: _field(info, hints[info.name]) for info in msgspec.structs.fields(block)}
 
 
 def leaves(block: type[msgspec.Struct], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Field]]:
@@ -83,12 +78,9 @@ def leaves(block: type[msgspec.Struct], path: tuple[str, ...] = ()) -> Iterator[
             yield from leaves(field.block, (*path, field.name))
 
 
-def _field(info: msgspec.structs.FieldInfo, hint: Any) -> Field | None:  # noqa: ANN401 - annotations have no common type
-    """None: a setting of a later version."""
+def _field(info: msgspec.structs.FieldInfo, hint: Any) -> Field:  # noqa: ANN401 - annotations have no common type
     if get_origin(hint) is not Annotated:
         raise TypeError(f"setting {info.name} has no description")
     kind, meta = get_args(hint)
-    if meta.extra is None:
-        return None
     default = info.default_factory() if info.default_factory is not NOTHING else info.default
     return Field(info.name, kind, default, meta.description, **meta.extra)

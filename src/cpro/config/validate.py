@@ -8,7 +8,6 @@ from . import tls
 from .address import TcpAddress, parse_address
 from .duration import UNITS_NS
 from .faults import Faults, Path
-from .later import is_not_yet
 from .model import TLS, Redis, Settings
 from .redis_address import check_redis, redis_for
 from .redis_url import Sentinel
@@ -191,5 +190,4 @@ def _warn_of_limits(settings: Settings, faults: Faults) -> None:
 def _warn_of_redis(settings: Settings, faults: Faults) -> None:
     block = settings.client.rate_limit.redis_user_command
     if block.enabled and redis_for(block.redis, settings.redis) is None:
-        reason = "Redis is not available in this version" if is_not_yet(("redis",)) else "no Redis address is set"
-        faults.warn((*_RATE_LIMIT, "redis_user_command"), f"is kept on this node: {reason}")
+        faults.warn((*_RATE_LIMIT, "redis_user_command"), "is kept on this node: no Redis address is set")
