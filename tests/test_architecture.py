@@ -80,6 +80,7 @@ FLOORS = {
         "config.model",
         "doors.claims",
         "doors.joined",
+        "doors.rows",
         "doors.seal",
         "errors",
         "http",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 DOORS = ("proxy", "gateway", "api")
+TRANSPORTS = ("websocket",)
+"""Of the gateway, in Centrifugo's words."""
 API_METHODS = ("rate_limit", "update_user_status", "get_user_status", "delete_user_status", "passed_on")
 """What the API door counts as operations."""
 VERDICTS = tuple(verdict.name.lower() for verdict in Verdict)
@@ -111,6 +113,9 @@ class Catalogue:
         of_table = {"table": tuple(table.name for table in TABLES)}
         self.journal_rows = self._add("journal_rows_total", "Rows of analytics recorded.", of_table)
         self.journal_dropped = self._add("journal_dropped_rows_total", "Rows that found no room.", of_table)
+        self.gateway_connections = self._add(
+            "gateway_connections", "Open connections of the gateway.", {"transport": TRANSPORTS}, gauge_unit=1
+        )
         self.journal_bytes = self._add("journal_bytes", "Size of the journal on disk.", {}, gauge_unit=1)
         by_sink = {"sink": tuple(sinks)}
         by_table = {**by_sink, "table": tuple(table.name for table in TABLES)}

@@ -26,9 +26,9 @@ def fenced(text: str, language: str) -> list[str]:
 
 
 def test_the_readmes_configuration_loads_without_a_fault_or_warning(tmp_path):
-    (example,) = fenced(README, "yaml")
+    example, analytics = fenced(README, "yaml")
     path = tmp_path / "cpro.yaml"
-    path.write_text(example)
+    path.write_text(example + analytics)
     loaded = load(str(path), {})
     assert loaded.warnings == []
     assert loaded.settings.client.rate_limit.user_command.operations["publish"].buckets[1].rate == 100

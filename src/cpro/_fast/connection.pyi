@@ -48,6 +48,9 @@ class Connection(Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether nothing of a request is here."""
+    @property
+    def peer(self) -> str:
+        """The address it came from; empty at a Unix socket."""
     def connection_made(self, transport: BaseTransport) -> None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
     def data_received(self, data: bytes) -> None: ...

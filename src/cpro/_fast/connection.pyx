@@ -41,6 +41,11 @@ cdef class Connection:
     def is_idle(self) -> bool:
         return not self.busy and self.parser.stage() == AT_REST
 
+    @property
+    def peer(self) -> str:
+        name = None if self.transport is None else self.transport.get_extra_info("peername")
+        return name[0] if isinstance(name, tuple) else ""
+
     # -- called by the transport
 
     def connection_made(self, transport):

@@ -57,8 +57,15 @@ def _check_gateway(settings: Settings, faults: Faults) -> None:
         return
     if not gateway.centrifugo:
         faults.fault(("gateway", "centrifugo"), "must have at least one URL")
-    if gateway.proxy_protocol and not gateway.trusted_proxies:
-        faults.fault(("gateway", "proxy_protocol"), "needs trusted_proxies: nobody else may name a client's address")
+    for path, value in (
+        (("gateway", "compression"), gateway.compression),
+        (("gateway", "proxy_protocol"), gateway.proxy_protocol),
+        (("gateway", "pass_unknown"), gateway.pass_unknown),
+        (("gateway", "internal_address"), gateway.internal_address),
+        (("gateway", "token", "jwks_public_endpoint"), gateway.token.jwks_public_endpoint),
+    ):
+        if value:
+            faults.fault(path, "is not available in this version of cpro")
     if gateway.user_id_http_header and not gateway.trusted_proxies:
         faults.warn(("gateway", "user_id_http_header"), "has no effect without trusted_proxies")
     token = gateway.token

@@ -53,6 +53,11 @@ class EventRows:
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
 
+    @property
+    def recording(self) -> Recording:
+        """The same for other doors."""
+        return self._recording
+
     def told(self, event: str) -> Sequence[Tell]:
         """Who records an event's operations."""
         recording = self._recording
@@ -109,7 +114,7 @@ def _publishing(record: RecordPublication) -> Tell:
 
 def _connecting(recording: Recording) -> Tell | None:
     connection, subscription = recording.connection, recording.subscription
-    headers_of = _headers(recording.headers)
+    headers_of = headers_reader(recording.headers)
     if connection is None and subscription is None:
         return None
 
@@ -132,7 +137,7 @@ def _about(event: ConnectEvent) -> tuple[str, str, str, str]:
     return event.name, event.version, event.transport, event.protocol
 
 
-def _headers(names: Sequence[str]) -> Callable[[Request], dict[str, list[str]]]:
+def headers_reader(names: Sequence[str]) -> Callable[[Request], dict[str, list[str]]]:
     """Reads the headers of these names, all their values; what cpro's own secret travels in is nobody's."""
     wanted = [(name, key) for name in names if (key := name.lower().encode()) != SECRET_HEADER]
 

@@ -2,31 +2,47 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from cpro.config.model import Settings
 from cpro.config.tls import client_context, resolve_pem, server_context
-from cpro.doors.claims import Claim, Record
+from cpro.doors.claims import Claim, Record, Tell
+from cpro.doors.gateway.books import tells_of
 from cpro.doors.gateway.door import SHUTDOWN, GatewayDoor, GatewayRules
 from cpro.doors.gateway.lanes import build_lanes
 from cpro.doors.gateway.tokens import Tokens
+from cpro.doors.rows import Recording
 from cpro.doors.seal import Seal
+from cpro.doors.telling import Interest, telling
 from cpro.http.dial import Dialer
 from cpro.http.server import Server
 from cpro.limits.errors import ErrorLimit
 from cpro.limits.gate import Gate
 from cpro.limits.rules import rpc_namespace
-from cpro.operation import Operation, Reply, Verdict
+from cpro.operation import INTERNAL_ERROR
 from cpro.run.orders import Orders
+from cpro.run.status import UserStatus
 
 DIAL_TIMEOUT_S = 5.0
 DRAIN_STEP_S = 0.05
+ONLINE_EVERY_S = 30.0
+"""How often users of open connections are said to be online; it has to be once a minute."""
+STEPS_AT_A_TIME = 100
 
 
 class GatewayHouse:
     """The gateway of one worker. Made inside the event loop."""
 
-    def __init__(self, orders: Orders, gate: Gate, recorder: Callable[[str], Record], claims: Sequence[Claim]) -> None:
+    def __init__(
+        self,
+        orders: Orders,
+        gate: Gate,
+        recorder: Callable[[str], Record],
+        claims: Sequence[Claim],
+        count: Callable[[int], int],
+    ) -> None:
+        """`count` adds to the connections of this worker, and for 0 says how many the node has."""
         self._gate = gate
         self._recorder = recorder
         self._claims = claims
@@ -41,7 +57,8 @@ class GatewayHouse:
             tls=client_context(gateway.centrifugo_tls) if is_https else None,
             server_hostname=gateway.centrifugo_tls.server_name or None,
         )
-        self._door = GatewayDoor(self._dialer.dial, loop.call_later)
+        self._rounds: list[asyncio.Task[None]] = []
+        self._door = GatewayDoor(self._dialer.dial, loop.call_later, count)
         self._server = Server(
             self._door,
             max_body_bytes=orders.started.max_body_size,
@@ -52,7 +69,7 @@ class GatewayHouse:
         """Accept clients."""
         await self._server.listen(listener)
 
-    def configure(self, settings: Settings, seal: Seal) -> None:
+    def configure(self, settings: Settings, seal: Seal, recording: Recording | None, status: UserStatus) -> None:
         """Put settings in force from the next command on."""
         methods = frozenset(method for claim in self._claims if claim.event == "rpc" for method in claim.methods)
         namespaces = frozenset(name for claim in self._claims if claim.event == "rpc" for name in claim.namespaces)
@@ -60,14 +77,18 @@ class GatewayHouse:
         def is_claimed(method: str) -> bool:
             return method in methods or rpc_namespace(method, settings.rpc) in namespaces
 
-        lanes, tentative_connect = build_lanes(self._gate.charge, self._gate.wait, self._record_of, {})
+        record_of = partial(self._record_of, recording, status.interests)
+        lanes, tentative_connect = build_lanes(self._gate.charge, self._gate.wait, record_of, status.own)
+        see = status.sight.see if status.sight is not None else None
+        self._door.books.configure(recording, see)
+        self._keep_books(settings.gateway.snapshot_interval.seconds if recording is not None else 0.0)
         errors = ErrorLimit(settings.client.rate_limit.client_error)
         rules = GatewayRules(
             lanes=lanes,
             tentative_connect=tentative_connect,
-            own_methods=frozenset(),
+            own_methods=frozenset(status.own),
             is_claimed=is_claimed if methods or namespaces else _nobodys,
-            observer=None,
+            observer=self._door.books if recording is not None or see is not None else None,
             tokens=Tokens(settings.gateway.token, resolve_pem),
             take_error=errors.take,
             seal=seal,
@@ -86,16 +107,32 @@ class GatewayHouse:
             await asyncio.sleep(DRAIN_STEP_S if taps else 0)
         await self._server.drain(0.0)
         await self._dialer.close()
+        for task in self._rounds:
+            task.cancel()
         for tap in list(self._door.taps):
             tap.end()
 
-    def _record_of(self, kind: str) -> Callable[[Operation, Verdict, Reply, int], object]:
-        record = self._recorder(kind)
+    def _record_of(self, recording: Recording | None, interests: Sequence[Interest], kind: str) -> Tell:
+        told = [tell for interest in interests for tell in interest(kind)]
+        return telling(self._recorder(kind), INTERNAL_ERROR, (*told, *tells_of(kind, recording)))
 
-        def count(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
-            record(verdict, duration_ns)
+    def _keep_books(self, snapshot_every_s: float) -> None:
+        """Run what goes round all sessions; 0: no snapshots."""
+        for task in self._rounds:
+            task.cancel()
+        books = self._door.books
+        self._rounds = [self._loop.create_task(_go_round(books.keep_online, ONLINE_EVERY_S))]
+        if snapshot_every_s:
+            self._rounds.append(self._loop.create_task(_go_round(books.snapshot, snapshot_every_s)))
 
-        return count
+
+async def _go_round(steps: Callable[[], Iterable[None]], every_s: float) -> None:
+    """Take all steps every so often, a few at a time."""
+    while True:
+        await asyncio.sleep(every_s)
+        for number, _ in enumerate(steps()):
+            if number % STEPS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
 
 
 def _nobodys(method: str) -> bool:

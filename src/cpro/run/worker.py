@@ -77,6 +77,7 @@ class Worker:
         }
         self._api = ApiDoor(self._metrics if orders.started.prometheus.enabled else None, methods)
         self._plugged = self._plug() if orders.plugins else None
+        self._connections = 0
         self._gateway = self._build_gateway() if orders.gateway_fd is not None else None
         self._analytics = self._record() if orders.started.clickhouse_analytics.enabled else None
         self._rules: Rules | None = None
@@ -156,7 +157,8 @@ class Worker:
             seal=seal,
         )
         if self._gateway is not None and seal is not None:
-            self._gateway.configure(settings, seal)
+            recording = rows.recording if rows else None
+            self._gateway.configure(settings, seal, recording, self._status)
         self._configure_api(settings, rows.on_publication if rows else None)
         self._retire(retired, settings.proxy.upstream.timeout.seconds)
 
@@ -226,7 +228,16 @@ class Worker:
         from cpro.run.gateway import GatewayHouse  # a service without it does without all of this
 
         claims = self._plugged.claims if self._plugged else ()
-        return GatewayHouse(self._orders, self._gate, partial(self._recorder, door="gateway"), claims)
+        slot = self._catalogue.gateway_connections.slot("websocket")
+
+        def count(change: int) -> int:
+            """Of this worker; how many the node has."""
+            self._connections += change
+            self._counters.set(slot, self._connections)
+            return self._counter_file.totals()[slot] if not change else 0
+
+        count(0)  # what a worker of this number had that died
+        return GatewayHouse(self._orders, self._gate, partial(self._recorder, door="gateway"), claims, count)
 
     def _recorder(self, kind: str, door: str = "proxy") -> Record:
         first = self._catalogue.operations.slot(door, kind, VERDICTS[0])

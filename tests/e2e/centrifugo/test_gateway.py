@@ -1,14 +1,18 @@
 """Behind the gateway everything is as without it, but for the refusals that are deserved."""
 
 import asyncio
+import contextlib
 import time
 
 import jwt
 import pytest
+from centrifuge.exceptions import CentrifugeError
 
 from tests.e2e.centrifugo.conftest import OpenSdk, Stack, StartStack, eventually
+from tests.support.analytics_service import analytics, ask
+from tests.support.processes import eventually as eventually_now
 from tests.support.sdks import Refusal
-from tests.support.service import limits
+from tests.support.service import exchange, limits
 
 pytestmark = pytest.mark.centrifugo
 
@@ -152,5 +156,120 @@ def test_a_client_that_leaves_is_gone_from_centrifugo_at_once(stack: StartStack,
             await ann.subscribed("news")
             assert present() == 1
         await eventually(lambda: present() == 0, timeout_s=3.0)
+
+    asyncio.run(run())
+
+
+def test_every_command_has_its_row_and_so_have_connections_and_disconnects(stack: StartStack, sdk: OpenSdk):
+    tables = ("operations", "connections", "subscriptions", "publications")
+    settings = {**limits(history=(1, "1m")), **analytics(*tables), "node": {"name": "n1"}}
+    started = start_alone(stack, settings)
+
+    async def run():
+        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+            await ann.ready()
+            await ann.subscribed("news")
+            await ann.publish("news", {"n": 1})
+            await ann.history("news", 5)
+            with pytest.raises(Refusal):
+                await ann.history("news", 5)
+
+    asyncio.run(run())
+    rows = "SELECT user, op, channel, error, node FROM centrifugo.operations ORDER BY op, error"
+    wanted = [
+        ("connect", "", 0),
+        ("disconnect", "", 0),
+        ("history", "news", 0),
+        ("history", "news", 111),
+        ("publish", "news", 0),
+        ("subscribe", "news", 0),
+    ]
+    cpro = started.service
+    stored = 'cpro_sink_rows_total{sink="clickhouse",table="operations"}'
+    assert eventually_now(lambda: cpro.metric(stored) == len(wanted), 15)
+    found = ask(cpro, rows)
+    assert [(row["op"], row["channel"], row["error"]) for row in found] == wanted
+    assert {(row["user"], row["node"]) for row in found} == {("ann", "n1")}
+    (connection,) = ask(cpro, "SELECT user, transport, protocol FROM centrifugo.connections")
+    assert connection["user"] == "ann"
+    assert connection["transport"] == "websocket"
+    assert ask(cpro, "SELECT user, channel FROM centrifugo.subscriptions") == [{"user": "ann", "channel": "news"}]
+    (publication,) = ask(cpro, "SELECT user, channel, source, size FROM centrifugo.publications")
+    assert publication["source"] == "client"
+    assert publication["size"] in (len('{"n":1}'), len('{"n": 1}'))
+
+
+def test_what_is_open_is_recorded_again_in_every_snapshot(stack: StartStack, sdk: OpenSdk):
+    gateway = {"gateway": {"enabled": True, "snapshot_interval": "1s"}}
+    started = stack({**analytics("connections", "subscriptions"), **gateway}, answer=None, change=without_proxies)
+
+    async def run():
+        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+            await ann.ready()
+            await ann.subscribed("news")
+            for table in ("connections", "subscriptions"):
+                stored = f'cpro_sink_rows_total{{sink="clickhouse",table="{table}"}}'
+                await eventually(lambda stored=stored: started.service.metric(stored) >= 3, timeout_s=20.0)
+
+    asyncio.run(run())
+
+
+def test_a_user_is_online_while_connected_and_active_by_its_own_call(stack: StartStack, sdk: OpenSdk):
+    settings = {"user_status": {"enabled": True}, "http_api": {"key": "k"}}
+    started = start_alone(stack, settings)
+
+    async def run():
+        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+            await ann.ready()
+            await eventually(lambda: "online" in status_of(started, "ann"))
+            assert "active" not in status_of(started, "ann")
+            assert await ann.rpc("update_user_status", {}) == {}
+            await eventually(lambda: "active" in status_of(started, "ann"))
+
+    asyncio.run(run())
+
+
+def status_of(started: Stack, user: str) -> dict:
+    connection = started.service.connect(started.service.api)
+    body = {"users": [user]}
+    _, answer = exchange(connection, "/api/get_user_status", body, {"X-API-Key": "k"})
+    connection.close()
+    return answer["result"]["statuses"][0]
+
+
+def test_a_connection_too_many_is_turned_away_until_one_leaves(stack: StartStack, sdk: OpenSdk):
+    gateway = {"gateway": {"enabled": True, "max_connections": 1}}
+    started = stack(gateway, answer=None, change=without_proxies)
+
+    async def run():
+        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+            await ann.ready()
+            assert started.service.metric('cpro_gateway_connections{transport="websocket"}') == 1
+            async with sdk(started.gateway_url, token=token_of("bob")) as bob:
+                await bob.until("error", count=2)
+                assert not bob.seen("connected")
+        async with sdk(started.gateway_url, token=token_of("bob")) as bob:
+            await bob.ready()
+
+    asyncio.run(run())
+
+
+def test_too_many_errors_end_a_connection(stack: StartStack, sdk: OpenSdk):
+    settings = limits(history=(1, "1h"))
+    errors = {"enabled": True, "buckets": [{"interval": "1h", "rate": 3}]}
+    settings["client"]["rate_limit"]["client_error"] = {"enabled": True, "total": errors}
+    started = start_alone(stack, settings)
+
+    async def run():
+        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+            await ann.ready()
+            await ann.subscribed("news")
+            await ann.history("news", 1)
+            for _ in range(3):
+                with pytest.raises(Refusal):
+                    await ann.history("news", 1)
+            with contextlib.suppress(Refusal, CentrifugeError):
+                await ann.history("news", 1)
+            await ann.until("disconnected", code=3509)
 
     asyncio.run(run())

@@ -1,6 +1,7 @@
 """The gateway's HTTP side: which request is relayed how. One per worker; a `http.server.Handler`."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -10,6 +11,7 @@ from uuid import uuid4
 from cpro._fast.http1 import Request
 from cpro.clock import boot_ns
 from cpro.config.model import Gateway
+from cpro.doors.gateway.books import Books
 from cpro.doors.gateway.heads import FORWARDED_FOR, OURS, REAL_IP, relay_request
 from cpro.doors.gateway.peers import Peer, Peers
 from cpro.doors.gateway.session import Observer, Session
@@ -65,10 +67,20 @@ class GatewayRules:
 class GatewayDoor:
     """Takes what clients of Centrifugo send over HTTP."""
 
-    def __init__(self, dial: Dial, call_later: Callable[[float, Callable[[], object]], Timer]) -> None:
+    def __init__(
+        self,
+        dial: Dial,
+        call_later: Callable[[float, Callable[[], object]], Timer],
+        count: Callable[[int], int] = lambda change: 0,
+    ) -> None:
+        """`count` adds to the node's connections and says how many there are."""
+        self._count = count
         self._dial = dial
         self.call_later = call_later
         self.taps: set[WebSocketTap] = set()
+        self.books = Books()
+        self._most = self._most_per_address = 0
+        self._addresses: Counter[str] = Counter()
         self.max_message_bytes = 0
         self.max_server_message_bytes = MOST_SERVER_MESSAGE_BYTES
         self.is_stopping = False
@@ -80,6 +92,7 @@ class GatewayDoor:
         self.max_message_bytes = gateway.message_size_limit
         self._peers = Peers(gateway.trusted_proxies)
         self._user_header = gateway.user_id_http_header.lower().encode()
+        self._most, self._most_per_address = gateway.max_connections, gateway.max_connections_per_ip
         self._rules = rules
 
     def __call__(self, request: Request, connection: Connection, now_ns: int) -> Reply | None:
@@ -96,14 +109,30 @@ class GatewayDoor:
 
     def on_tap_closed(self, tap: WebSocketTap) -> None:
         self.taps.discard(tap)
+        self._count(-1)
+        self._addresses[tap.session.address] -= 1
+        if not self._addresses[tap.session.address]:
+            del self._addresses[tap.session.address]
+
+    def _has_room(self, address: str) -> bool:
+        """Count a connection in; False when there are enough."""
+        if self._most_per_address and self._addresses[address] >= self._most_per_address:
+            return False
+        if self._most and self._count(0) >= self._most:
+            return False
+        self._count(1)
+        self._addresses[address] += 1
+        return True
 
     # -- WebSocket
 
     def _open_websocket(self, request: Request, connection: Connection) -> Reply | None:
         if self.is_stopping:
             return SERVICE_UNAVAILABLE
+        peer = self._peers.find(request, connection.peer)
+        if not self._has_room(peer.address):
+            return SERVICE_UNAVAILABLE
         transport, rest = connection.detach()
-        peer = self._peers.find(request, _peer_of(transport))
         name = uuid4().hex
         tap = WebSocketTap(self, transport, self._head(request, peer, name), protobuf=_is_protobuf(request))
         tap.session = Session(
@@ -111,6 +140,7 @@ class GatewayDoor:
             self.rules,
             boot_ns,
             connection=name,
+            about=self.books.about(request, "websocket"),
             protobuf=tap.protobuf,
             address=peer.address,
             header_user=self._header_user(request, peer),
@@ -140,11 +170,6 @@ class GatewayDoor:
         if not self._user_header or not peer.is_trusted:
             return ""
         return (request.header(self._user_header) or b"").decode(errors="replace")
-
-
-def _peer_of(transport: object) -> str:
-    name = transport.get_extra_info("peername")  # type: ignore[attr-defined]
-    return name[0] if isinstance(name, tuple) else ""
 
 
 def _is_protobuf(request: Request) -> bool:

@@ -23,7 +23,7 @@ def build_lanes(
 
     lanes = {kind: lane(kind, _pass_on) for kind in OPERATIONS}
     lanes["connect"] = lane("connect", _send_connect)
-    lanes |= {f"rpc {method}": lane("rpc", _answer_by(handle)) for method, handle in own.items()}
+    lanes |= {f"rpc {method}": lane("rpc", handle) for method, handle in own.items()}
     return lanes, lane("connect", _send_connect, _established)
 
 
@@ -33,15 +33,6 @@ def _pass_on(operation: Operation, asked: Asked, respond: Respond) -> None:
 
 def _send_connect(operation: Operation, asked: Asked, respond: Respond) -> None:
     asked.session.send_connect(asked, respond)
-
-
-def _answer_by(handle: Handle) -> Handle:
-    """A method that cpro answers itself."""
-
-    def answer(operation: Operation, asked: Asked, respond: Respond) -> Reply | None:
-        return handle(operation, asked, respond)
-
-    return answer
 
 
 def _established(reply: Reply) -> str | None:

@@ -37,6 +37,12 @@ UNCOUNTED: Final = frozenset({"ping", "pong", "none", "send"})
 """What Centrifugo answers by itself, mostly by disconnecting."""
 
 
+POLLING: Final = frozenset({"track", "untrack"})
+"""What a sub_refresh may be, of a subscription to a shared poll only."""
+SHARED_POLL: Final = 4
+"""Type of such a subscription."""
+
+
 class Wire(Protocol):
     """The two legs of a session, as the session sees them."""
 
@@ -114,6 +120,17 @@ class Rules(Protocol):
         """`ErrorLimit.take`: charges an error to a connection; False when it has made too many."""
 
 
+class About:
+    """What only the request that opened a session tells of it."""
+
+    __slots__ = ("headers", "name", "transport", "version")
+
+    def __init__(self, transport: str, headers: dict[str, list[str]]) -> None:
+        self.transport = transport
+        self.headers = headers
+        self.name = self.version = ""
+
+
 class Asked:
     """A command on its way: what a lane's handler gets as its request."""
 
@@ -146,14 +163,16 @@ class Session:
         clock: Callable[[], int],
         *,
         connection: str,
+        about: About,
         protobuf: bool,
         address: str,
         header_user: str = "",
     ) -> None:
-        """`connection` is what the gateway calls it, `clock` is `clock.boot_ns`, `address` the client's, `header_user`
-        whom a trusted header names."""
+        """`connection` is what the gateway calls it, `about` is for its observer, `clock` is `clock.boot_ns`, `address`
+        the client's, `header_user` whom a trusted header names."""
         self.state = State.NEW
         self.connection = connection
+        self.about = about
         self.client = ""
         self.user = ""
         self.address = address
@@ -163,7 +182,7 @@ class Session:
         self._wire = wire
         self._rules = rules
         self._clock = clock
-        self._protobuf = protobuf
+        self.protobuf = protobuf
         self._header_user = header_user
         self._establish: Respond | None = None
         self._pending: dict[int, tuple[Respond | None, Command]] = {}
@@ -174,6 +193,7 @@ class Session:
         self._queued_bytes = 0
         self._pages = Pages()
         self._errors: list[int] = []
+        self._polled: set[str] = set()  # channels of shared polls
 
     # -- what the client sends
 
@@ -181,7 +201,7 @@ class Session:
         """A whole message of the client."""
         if self.state is State.REFUSED:
             return
-        commands = parse_commands(payload, self._protobuf)
+        commands = parse_commands(payload, self.protobuf)
         if self._is_asking or self.state is State.CONNECTING:
             self._queue.append((payload, commands, 0))
             before, self._queued_bytes = self._queued_bytes, self._queued_bytes + len(payload)
@@ -206,7 +226,7 @@ class Session:
     def _flush(self, payload: bytes) -> None:
         if self._admitted:
             admitted, self._admitted = self._admitted, []
-            self._wire.forward(build_payload(payload, admitted, self._protobuf))
+            self._wire.forward(build_payload(payload, admitted, self.protobuf))
 
     def _proceed(self) -> None:
         """Take what has waited, as far as that goes."""
@@ -220,29 +240,33 @@ class Session:
             self._take(payload, commands, start)
 
     def _decide(self, rules: Rules, command: Command, payload: bytes, now_ns: int) -> None:
-        kind = command.kind
+        kind = self._kind(command)
         if command.fault:
             self._on_fault(command, payload)
         elif kind == "connect" and self.state is State.NEW:
             self._connect(rules, command, payload, now_ns)
         elif self.state is not State.OPEN or kind in UNCOUNTED:
             self._admitted.append(command)
-        elif (lane := self._lane(rules, command)) is None:
+        elif (lane := self._lane(rules, kind, command)) is None:
             self._expect(command, None)
             self._admitted.append(command)
         else:
-            self._run(lane, command, payload, now_ns)
+            self._run(lane, kind, command, payload, now_ns)
 
     def _on_fault(self, command: Command, payload: bytes) -> None:
         if command.fault == IS_BAD_REQUEST:
             self._answer(command.id, BAD_REQUEST)
         else:
             self._flush(payload)
-            self._wire.forward(malformed(self._protobuf))
+            self._wire.forward(malformed(self.protobuf))
 
-    def _lane(self, rules: Rules, command: Command) -> Lane | None:
-        """None: it passes uncharged."""
+    def _kind(self, command: Command) -> str:
+        """What a command is: Centrifugo goes by the subscription, not by what a sub_refresh says of itself."""
         kind = command.kind
+        return "sub_refresh" if kind in POLLING and command.channel not in self._polled else kind
+
+    def _lane(self, rules: Rules, kind: str, command: Command) -> Lane | None:
+        """None: it passes uncharged."""
         if kind == "rpc":
             method = command.method
             if method in rules.own_methods:
@@ -252,12 +276,11 @@ class Session:
             return None
         return rules.lanes[kind]
 
-    def _run(self, lane: Lane, command: Command, payload: bytes, now_ns: int) -> None:
-        operation = Operation(
-            command.kind, self.client, self.user, command.channel, command.method, self.address, now_ns
-        )
+    def _run(self, lane: Lane, kind: str, command: Command, payload: bytes, now_ns: int) -> None:
+        operation = Operation(kind, self.client, self.user, command.channel, command.method, self.address, now_ns)
+        operation.noted = asked = Asked(self, command, payload)
         self._is_asking = True
-        reply = pipeline.run(lane, operation, Asked(self, command, payload), partial(self._on_answer, command.id))
+        reply = pipeline.run(lane, operation, asked, partial(self._on_answer, command.id))
         if reply is not None:
             self._is_asking = False
             self._answer(command.id, reply)
@@ -281,7 +304,7 @@ class Session:
             self._proceed()
 
     def _answer(self, command_id: int, reply: Reply) -> None:
-        self._wire.answer(build_answer(command_id, reply, protobuf=self._protobuf))
+        self._wire.answer(build_answer(command_id, reply, protobuf=self.protobuf))
         if reply.error:
             self._on_error(reply.error)
 
@@ -305,7 +328,7 @@ class Session:
         if command.wants_dictionary:  # its frames would be opaque to us
             self._wire.forward(without_dictionary(command))
         else:
-            self._wire.forward(build_payload(asked.payload, [command], self._protobuf))
+            self._wire.forward(build_payload(asked.payload, [command], self.protobuf))
 
     def _on_connect_said(self, establish: Respond, said: Said) -> None:
         self._establish = None
@@ -332,7 +355,7 @@ class Session:
         if reply.body:
             self.state = State.REFUSED
             self._queue.clear()
-            self._wire.refuse_connect(build_answer(command.id, reply, protobuf=self._protobuf))
+            self._wire.refuse_connect(build_answer(command.id, reply, protobuf=self.protobuf))
             return
         self.state = State.OPEN if isinstance(reply, Established) else State.NEW
         self._wire.let_through()
@@ -366,7 +389,11 @@ class Session:
         """Keep what a success changes."""
         if command.kind not in ("subscribe", "unsubscribe"):
             return
-        if command.type and command.kind == "subscribe":
+        if command.kind == "unsubscribe":
+            self._polled.discard(command.channel)
+        elif command.type == SHARED_POLL:
+            self._polled.add(command.channel)
+        elif command.type:
             self._pages.on_reply(command.channel, said)
         observer = self._rules().observer
         if observer is None:
