@@ -54,7 +54,6 @@ class _Statuses(msgspec.Struct, gc=False):
 
 
 _decode: Final = msgspec.json.Decoder(_Params).decode
-_REFUSED: Final = Verdict.REFUSED
 _NOTHING: Final[dict[str, object]] = {}
 
 
@@ -139,7 +138,7 @@ def seeing(see: Callable[[str], None]) -> Interest:
             see(operation.user)
 
     def tell_of_connect(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
-        if operation.user and verdict is not _REFUSED:
+        if operation.user and not reply.error and not reply.disconnect:
             see(operation.user)
 
     return lambda event: (tell_of_connect if event == "connect" else tell,)

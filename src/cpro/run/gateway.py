@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from cpro._fast.counters import CounterFile, Counters
 from cpro.config.model import Settings
 from cpro.config.tls import client_context, resolve_pem, server_context
 from cpro.doors.claims import Claim, Record, Tell
@@ -31,6 +32,24 @@ ONLINE_EVERY_S = 30.0
 STEPS_AT_A_TIME = 100
 
 
+class ConnectionCount:
+    """How many connections this worker has open, in a slot of its counters, and how many the node has."""
+
+    def __init__(self, counters: Counters, file: CounterFile, slot: int) -> None:
+        self._counters = counters
+        self._file = file
+        self._slot = slot
+        self._open = 0
+        counters.set(slot, 0)  # whatever a worker of this number had that died
+
+    def add(self, change: int) -> None:
+        self._open += change
+        self._counters.set(self._slot, self._open)
+
+    def total(self) -> int:
+        return self._file.totals()[self._slot]
+
+
 class GatewayHouse:
     """The gateway of one worker. Made inside the event loop."""
 
@@ -40,13 +59,11 @@ class GatewayHouse:
         gate: Gate,
         recorder: Callable[[str], Record],
         claims: Sequence[Claim],
-        count: Callable[[int], int],
+        connections: ConnectionCount,
     ) -> None:
-        """`count` adds to the connections of this worker, and for 0 says how many the node has."""
         self._gate = gate
         self._recorder = recorder
         self._claims = claims
-        self._started = orders.started
         self._loop = loop = asyncio.get_running_loop()
         gateway = orders.started.gateway
         is_https = any(url.startswith("https:") for url in gateway.centrifugo)
@@ -58,7 +75,7 @@ class GatewayHouse:
             server_hostname=gateway.centrifugo_tls.server_name or None,
         )
         self._rounds: list[asyncio.Task[None]] = []
-        self._door = GatewayDoor(self._dialer.dial, loop.call_later, count)
+        self._door = GatewayDoor(self._dialer.dial, loop.call_later, connections)
         self._server = Server(
             self._door,
             max_body_bytes=orders.started.max_body_size,
@@ -88,7 +105,7 @@ class GatewayHouse:
             tentative_connect=tentative_connect,
             own_methods=frozenset(status.own),
             is_claimed=is_claimed if methods or namespaces else _nobodys,
-            observer=self._door.books if recording is not None or see is not None else None,
+            observer=self._door.books,
             tokens=Tokens(settings.gateway.token, resolve_pem),
             take_error=errors.take,
             seal=seal,

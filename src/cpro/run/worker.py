@@ -77,7 +77,6 @@ class Worker:
         }
         self._api = ApiDoor(self._metrics if orders.started.prometheus.enabled else None, methods)
         self._plugged = self._plug() if orders.plugins else None
-        self._connections = 0
         self._gateway = self._build_gateway() if orders.gateway_fd is not None else None
         self._analytics = self._record() if orders.started.clickhouse_analytics.enabled else None
         self._rules: Rules | None = None
@@ -225,19 +224,12 @@ class Worker:
         )
 
     def _build_gateway(self) -> "GatewayHouse":
-        from cpro.run.gateway import GatewayHouse  # a service without it does without all of this
+        from cpro.run.gateway import ConnectionCount, GatewayHouse  # a service without it does without all of this
 
         claims = self._plugged.claims if self._plugged else ()
         slot = self._catalogue.gateway_connections.slot("websocket")
-
-        def count(change: int) -> int:
-            """Of this worker; how many the node has."""
-            self._connections += change
-            self._counters.set(slot, self._connections)
-            return self._counter_file.totals()[slot] if not change else 0
-
-        count(0)  # what a worker of this number had that died
-        return GatewayHouse(self._orders, self._gate, partial(self._recorder, door="gateway"), claims, count)
+        connections = ConnectionCount(self._counters, self._counter_file, slot)
+        return GatewayHouse(self._orders, self._gate, partial(self._recorder, door="gateway"), claims, connections)
 
     def _recorder(self, kind: str, door: str = "proxy") -> Record:
         first = self._catalogue.operations.slot(door, kind, VERDICTS[0])

@@ -50,7 +50,8 @@ class Books:
         self._tell_of(session, boot_ns())
 
     def on_close(self, session: Session, code: int, reason: str) -> None:
-        self._open.pop(session, None)
+        if self._open.pop(session, None) is None:
+            return
         recording = self._recording
         if recording is not None and recording.operation is not None:
             operation = Operation("disconnect", session.client, session.user, started_ns=boot_ns())

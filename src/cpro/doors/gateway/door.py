@@ -52,7 +52,7 @@ class GatewayRules:
     tentative_connect: Lane
     own_methods: frozenset[str]
     is_claimed: Callable[[str], bool]
-    observer: Observer | None
+    observer: Observer
     tokens: Tokens
     take_error: Callable[[list[int], int], bool]
     seal: Seal
@@ -64,6 +64,16 @@ class GatewayRules:
         return read_mark(self.seal, connection, data)
 
 
+class Connections(Protocol):
+    """The count of what is open."""
+
+    def add(self, change: int) -> None:
+        """So many more here."""
+
+    def total(self) -> int:
+        """How many the node has."""
+
+
 class GatewayDoor:
     """Takes what clients of Centrifugo send over HTTP."""
 
@@ -71,10 +81,9 @@ class GatewayDoor:
         self,
         dial: Dial,
         call_later: Callable[[float, Callable[[], object]], Timer],
-        count: Callable[[int], int] = lambda change: 0,
+        connections: Connections,
     ) -> None:
-        """`count` adds to the node's connections and says how many there are."""
-        self._count = count
+        self._connections = connections
         self._dial = dial
         self.call_later = call_later
         self.taps: set[WebSocketTap] = set()
@@ -109,7 +118,7 @@ class GatewayDoor:
 
     def on_tap_closed(self, tap: WebSocketTap) -> None:
         self.taps.discard(tap)
-        self._count(-1)
+        self._connections.add(-1)
         self._addresses[tap.session.address] -= 1
         if not self._addresses[tap.session.address]:
             del self._addresses[tap.session.address]
@@ -118,9 +127,9 @@ class GatewayDoor:
         """Count a connection in; False when there are enough."""
         if self._most_per_address and self._addresses[address] >= self._most_per_address:
             return False
-        if self._most and self._count(0) >= self._most:
+        if self._most and self._connections.total() >= self._most:
             return False
-        self._count(1)
+        self._connections.add(1)
         self._addresses[address] += 1
         return True
 

@@ -27,20 +27,13 @@ def split_head(received: bytes) -> tuple[bytes, bytes]:
     return (b"", received) if end < 0 else (received[: end + 4], received[end + 4 :])
 
 
-def relay_request(
-    request: Request, *, drop: frozenset[bytes], add: Iterable[tuple[bytes, bytes]], body: bytes | None = None
-) -> bytes:
-    """The request for Centrifugo: its end-to-end headers but those named in `drop` (lower case), and those of `add`.
-
-    With a `body` it has a Content-Length.
-    """
+def relay_request(request: Request, *, drop: frozenset[bytes], add: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head for Centrifugo: its end-to-end headers but those named in `drop` (lower case), and those of `add`."""
     lines = [b"%s %s HTTP/1.1" % (request.method, request.target)]
     dropped = drop | HOP_BY_HOP
     lines += [b"%s: %s" % pair for pair in request.headers() if pair[0].lower() not in dropped]
     lines += [b"%s: %s" % pair for pair in add]
-    if body is not None:
-        lines.append(b"Content-Length: %d" % len(body))
-    return b"\r\n".join((*lines, b"", body or b""))
+    return b"\r\n".join((*lines, b"", b""))
 
 
 def relay_response(response: Response) -> bytes:

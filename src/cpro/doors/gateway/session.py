@@ -81,7 +81,8 @@ class Observer(Protocol):
 
     def on_open(self, session: "Session", connect: Command, said: Said) -> None: ...
 
-    def on_close(self, session: "Session", code: int, reason: str) -> None: ...
+    def on_close(self, session: "Session", code: int, reason: str) -> None:
+        """Of every session, also of one that never opened."""
 
     def on_subscribed(self, session: "Session", channel: str) -> None: ...
 
@@ -108,7 +109,7 @@ class Rules(Protocol):
         """Whether an RPC method is a plugin's, which the proxy door charges."""
 
     @property
-    def observer(self) -> Observer | None: ...
+    def observer(self) -> Observer: ...
 
     def read_mark(self, connection: str, data: bytes) -> tuple[str, bytes] | None:
         """`joined.read_mark`: whom the proxy door let in, and the data of its answer."""
@@ -185,6 +186,8 @@ class Session:
         self.protobuf = protobuf
         self._header_user = header_user
         self._establish: Respond | None = None
+        self._opening: Operation  # the connect's
+        self._said: Said  # what Centrifugo lets the client in by
         self._pending: dict[int, tuple[Respond | None, Command]] = {}
         self._admitted: list[Command] = []
         self._is_taking = False
@@ -296,7 +299,7 @@ class Session:
 
     def _on_answer(self, command_id: int, reply: Reply) -> None:
         """What became of a command that was not answered at once."""
-        if reply is PASSED or not reply.body:
+        if not reply.body:  # Centrifugo's own, which the client has already
             return
         self._answer(command_id, reply)
         if self._is_asking and not self._is_taking:
@@ -352,6 +355,8 @@ class Session:
         """The end of a connect: refused by us (it has a body), refused by Centrifugo, or good."""
         command, self.connect = self.connect, None
         assert command is not None, "a connect ends once"  # noqa: S101
+        if self.state is State.REFUSED:  # it was closed meanwhile
+            return
         if reply.body:
             self.state = State.REFUSED
             self._queue.clear()
@@ -359,9 +364,8 @@ class Session:
             return
         self.state = State.OPEN if isinstance(reply, Established) else State.NEW
         self._wire.let_through()
-        observer = self._rules().observer
-        if self.state is State.OPEN and observer is not None:
-            observer.on_open(self, command, self._said)
+        if self.state is State.OPEN:
+            self._rules().observer.on_open(self, command, self._said)
         if not self._is_taking:
             self._proceed()
 
@@ -373,8 +377,8 @@ class Session:
             self._on_connect_said(self._establish, said)
         elif said.id:
             self._on_reply(said)
-        elif said.kind == "push_unsubscribe" and (observer := self._rules().observer) is not None:
-            observer.on_unsubscribed(self, said.channel)
+        elif said.kind == "push_unsubscribe":
+            self._rules().observer.on_unsubscribed(self, said.channel)
 
     def _on_reply(self, said: Said) -> None:
         respond, command = self._pending.pop(said.id, (None, None))
@@ -387,21 +391,19 @@ class Session:
 
     def _note(self, command: Command, said: Said) -> None:
         """Keep what a success changes."""
-        if command.kind not in ("subscribe", "unsubscribe"):
-            return
-        if command.kind == "unsubscribe":
+        if command.kind == "subscribe":
+            self._on_subscribed(command, said)
+        elif command.kind == "unsubscribe":
             self._polled.discard(command.channel)
-        elif command.type == SHARED_POLL:
+            self._rules().observer.on_unsubscribed(self, command.channel)
+
+    def _on_subscribed(self, command: Command, said: Said) -> None:
+        if command.type == SHARED_POLL:
             self._polled.add(command.channel)
         elif command.type:
             self._pages.on_reply(command.channel, said)
-        observer = self._rules().observer
-        if observer is None:
-            return
-        if command.kind == "unsubscribe":
-            observer.on_unsubscribed(self, command.channel)
-        elif not said.phase and not said.cursor:
-            observer.on_subscribed(self, command.channel)
+        if not said.phase and not said.cursor:  # the last page of a map's, or anything else's only one
+            self._rules().observer.on_subscribed(self, command.channel)
 
     def _expect(self, command: Command, respond: Respond | None) -> None:
         if not command.id:
@@ -424,15 +426,17 @@ class Session:
 
     def on_closed(self, code: int, reason: str) -> None:
         """Both legs are closing: what is still owed will not come."""
-        state, self.state = self.state, State.REFUSED
+        self.state = State.REFUSED
         gone = Reply(b"", disconnect=code)
+        establish, self._establish = self._establish, None
+        if establish is not None:
+            establish(gone)
         pending, self._pending = self._pending, {}
         for respond, _ in pending.values():
             if respond is not None:
                 respond(gone)
         self._queue.clear()
-        if self.client and state is not State.NEW and (observer := self._rules().observer) is not None:
-            observer.on_close(self, code, reason)
+        self._rules().observer.on_close(self, code, reason)
 
 
 def _personal(channels: list[str]) -> str:
