@@ -6,7 +6,8 @@ from pathlib import Path
 from random import Random
 
 from cpro._fast.columns import Blocks
-from cpro._fast.journal import Journal, RowWriter, Segment, SegmentReader
+from cpro._fast.journal import Journal, RowWriter, SegmentReader
+from cpro._fast.segment import Segment
 from cpro.analytics.schema import OPERATIONS, VERSION
 from cpro.clock import unix_seconds
 

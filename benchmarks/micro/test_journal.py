@@ -4,7 +4,8 @@ import tempfile
 
 import pytest
 
-from cpro._fast.journal import START, Journal, RowWriter, Segment, SegmentReader
+from cpro._fast.journal import START, Journal, RowWriter, SegmentReader
+from cpro._fast.segment import Segment
 from cpro.analytics.schema import OPERATIONS
 
 ROW = (

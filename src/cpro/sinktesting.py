@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from cpro._fast.columns import Blocks
-from cpro._fast.journal import Journal, RowWriter, Segment
+from cpro._fast.journal import Journal, RowWriter
 from cpro._fast.rows import encode
+from cpro._fast.segment import Segment
 from cpro.analytics.batch import Batch
 from cpro.analytics.schema import TABLES, VERSION, Kind, Table
 from cpro.analytics.sinks import Flush, Folders, Runner

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpro._fast.columns import TYPES, Blocks
-from cpro._fast.journal import Journal, RowWriter, Segment, SegmentReader
+from cpro._fast.journal import Journal, RowWriter, SegmentReader
 from cpro._fast.nativeblock import NativeBlock
+from cpro._fast.segment import Segment
 from cpro.analytics.batch import Batch
 from cpro.analytics.schema import (
     BY_NUMBER,

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpro._fast.journal import START, Journal, RowWriter, Segment, SegmentReader
+from cpro._fast.journal import START, Journal, RowWriter, SegmentReader
 from cpro._fast.rows import decode, encode
-from cpro._fast.segment import crc32c, crc32c_by_table
+from cpro._fast.segment import Segment, crc32c, crc32c_by_table
 from cpro.analytics.schema import OPERATIONS, SUBSCRIPTIONS, Kind
 from cpro.errors import StoreError
 from tests.oracle import journal as oracle
@@ -122,7 +122,8 @@ def test_without_a_segment_every_row_is_dropped_and_counted(make):
 
 STRICT = """
 import ctypes, sys
-from cpro._fast.journal import Journal, RowWriter, Segment
+from cpro._fast.journal import Journal, RowWriter
+from cpro._fast.segment import Segment
 journal = Journal()
 segment = Segment.create(sys.argv[1], 1 << 20, 1)
 journal.switch(segment)

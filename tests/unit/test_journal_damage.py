@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from cpro._fast.journal import START, Journal, RowWriter, Segment, SegmentReader
+from cpro._fast.journal import START, Journal, RowWriter, SegmentReader
 from cpro._fast.rows import decode
+from cpro._fast.segment import Segment
 from cpro.analytics.schema import Kind
 from cpro.errors import StoreError
 from tests.oracle import journal as oracle
@@ -227,7 +228,7 @@ def test_a_file_cut_short_under_a_reader_does_not_kill_it(segment, left):
 
 OTHER_FAULT = """
 import mmap, sys, tempfile
-from cpro._fast.journal import Segment
+from cpro._fast.segment import Segment
 if sys.argv[2] == "faulthandler":
     import faulthandler
     faulthandler.enable()
@@ -252,7 +253,7 @@ def test_a_bus_error_elsewhere_still_ends_the_process(tmp_path: Path, before: st
 
 def test_a_bus_error_sent_by_somebody_ends_the_process(tmp_path: Path):
     script = (
-        "import os, signal, sys; from cpro._fast.journal import Segment; s = Segment.create(sys.argv[1], 8192, 1);"
+        "import os, signal, sys; from cpro._fast.segment import Segment; s = Segment.create(sys.argv[1], 8192, 1);"
         "os.kill(os.getpid(), signal.SIGBUS); print('alive')"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "1.seg")], capture_output=True, timeout=20)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from cpro._fast.counters import CounterFile
-from cpro._fast.journal import Journal, RowWriter, Segment
+from cpro._fast.journal import Journal, RowWriter
+from cpro._fast.segment import Segment
 from cpro.analytics.schema import SUBSCRIPTIONS, VERSION
 from cpro.metrics import Catalogue, Exposition
 from cpro.run.analytics import Meter

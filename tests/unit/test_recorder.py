@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cpro import clock
-from cpro._fast.journal import Journal, RowWriter, Segment
+from cpro._fast.journal import Journal, RowWriter
+from cpro._fast.segment import Segment
 from cpro.analytics import recorder as module
 from cpro.analytics.recorder import MOST_NAMES, Recorder
 from cpro.analytics.schema import BY_NUMBER, TABLES, VERSION

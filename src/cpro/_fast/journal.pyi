@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
 from cpro._fast.segment import START as START
-from cpro._fast.segment import Segment as Segment
+from cpro._fast.segment import Segment
 
 class Journal:
     retired: list[Segment]

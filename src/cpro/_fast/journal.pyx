@@ -45,7 +45,6 @@ cdef enum:
     RESYNC_ROUNDS = 4               # so many times a segment's size is read at most to find the next record
 
 start_crc()
-globals()["Segment"] = Segment  # a class that is cimported is not among a module's names by itself
 
 
 @cython.auto_pickle(False)
