@@ -4,7 +4,6 @@ The embedded engine runs in this process, and there is no other load.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from statistics import median
 
 from benchmarks.analytics.rows import LAYOUT, Recorded
 from benchmarks.load.machine import describe
+from benchmarks.pages import publish
 from cpro._fast.columns import Blocks
 from cpro.analytics.batch import Batch
 from cpro.analytics.clickhouse import plan_of, sink_of
@@ -25,7 +25,6 @@ from cpro.config.model import ClickhouseAnalytics, Settings
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "analytics.json"
 PAGE = ROOT / "docs" / "analytics.md"
-MARKS = ("<!-- findings -->\n", "<!-- end of findings -->\n")
 COLUMNS = [column.name for column in OPERATIONS.columns]
 
 Clock = Callable[[], float]
@@ -41,10 +40,7 @@ def main() -> int:
     page = report(found)
     print(page)
     if not options.print_only:
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
-        text = PAGE.read_text()
-        head, tail = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-        PAGE.write_text(head + MARKS[0] + "\n" + page + "\n" + MARKS[1] + tail)
+        publish(found, page, RESULT, PAGE)
     return 0
 
 

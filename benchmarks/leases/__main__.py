@@ -1,7 +1,6 @@
 """`python -m benchmarks.leases`: what leases cost Redis, what a large deployment would do; into docs/leases.md."""
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -9,11 +8,11 @@ from pathlib import Path
 from benchmarks.leases.cost import abuse, compare, memory, started
 from benchmarks.leases.deployment import deployment
 from benchmarks.load.machine import describe
+from benchmarks.pages import publish
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "leases.json"
 PAGE = ROOT / "docs" / "leases.md"
-MARKS = ("<!-- findings -->\n", "<!-- end of findings -->\n")
 
 
 def main() -> int:
@@ -44,10 +43,7 @@ def main() -> int:
     page = report(found)
     print(page)
     if not options.print_only:
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
-        text = PAGE.read_text()
-        head, tail = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-        PAGE.write_text(head + MARKS[0] + "\n" + page + "\n" + MARKS[1] + tail)
+        publish(found, page, RESULT, PAGE)
     return 0
 
 

@@ -1,18 +1,17 @@
 """`python -m benchmarks.status`: what users' statuses cost; into docs/user-status.md."""
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.load.machine import describe
+from benchmarks.pages import publish
 from benchmarks.status import reads, updates
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "status.json"
 PAGE = ROOT / "docs" / "user-status.md"
-MARKS = ("<!-- findings -->\n", "<!-- end of findings -->\n")
 
 
 def main() -> int:
@@ -31,10 +30,7 @@ def main() -> int:
     page = report(found)
     print(page)
     if not options.print_only:
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
-        text = PAGE.read_text()
-        head, tail = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-        PAGE.write_text(head + MARKS[0] + "\n" + page + "\n" + MARKS[1] + tail)
+        publish(found, page, RESULT, PAGE)
     return 0
 
 
