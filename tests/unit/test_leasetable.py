@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cpro._fast.leasetable import ASK, EMPTY, FORGET_NS, SPENT, SPENT_DUE, LeasePlan, LeaseTable, file_bytes
 from cpro.errors import StoreError
-from cpro.limits.leases import Answer, Balance, Lease, Limit, Policy, begin, build_ask, is_due, is_over, take_answer
+from cpro.limits.leases import Answer, Balance, Lease, Limit, Policy, begin, build_ask, is_due, take_answer
 
 NOW = 10**15 + 123_456_789
 SECOND = 10**9
@@ -341,24 +341,6 @@ def test_reopening_keeps_records_of_the_same_boot_and_frees_their_flights(tmp_pa
     assert (tmp_path / "t").stat().st_size == file_bytes(1000)
 
 
-def test_the_sweep_finds_what_is_idle_or_ends(table):
-    idle = fill(table, 1, user="idle", asked_ns=NOW - 3 * SECOND)
-    fill(table, 1, user="busy", asked_ns=NOW - SECOND)
-    ends = fill(table, 1, user="ends", asked_ns=NOW, deadline_ns=NOW + SECOND // 2)
-    fill(table, 1, user="over", asked_ns=NOW - 9 * SECOND, deadline_ns=NOW)
-    fill(table, 1, user="spent", asked_ns=NOW - 9 * SECOND)
-    table.spend(PLAN, "spent", 0, NOW)
-    found, cursor, rounds = [], 0, 0
-    while cursor or not rounds:
-        tags, cursor = table.due(NOW, 100, cursor)
-        found += tags
-        rounds += 1
-    assert sorted(found) == sorted([idle, ends])
-    assert rounds == -(-table.capacity // 100)
-    table.claim_tag(idle, ME, NOW)
-    assert table.due(NOW, 10**6, 0) == ([ends], 0)
-
-
 # --- parity with the specification ---
 
 STEPS = st.lists(
@@ -428,7 +410,6 @@ def test_a_record_does_as_the_specification(steps):
                 same(model, record)
         model.half_ns *= not is_barred  # no note until the next request
         same_unclaimed(model, table.peek_tag(tag))
-        assert is_over(model, now_ns, POLICY) == (tag in table.due(now_ns, 10**6, 0)[0])
 
 
 def same_unclaimed(model: Lease, peek) -> None:

@@ -87,7 +87,6 @@ cdef inline int64_t half_of(const Packed* record) noexcept nogil:
 
 
 cdef bint is_held(uint32_t flight) noexcept nogil
-cdef bint is_over(const Packed* record, int64_t now_ns, int64_t period_ns, int64_t margin_ns) noexcept nogil
 cdef int worth_of(const Packed* record, int64_t now_ns) noexcept nogil
 cdef bint take_flight(Packed* record, uint32_t owner) noexcept nogil
 cdef void leave_flight(Packed* record) noexcept nogil

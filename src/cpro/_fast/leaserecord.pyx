@@ -78,19 +78,6 @@ cdef bint is_held(uint32_t flight) noexcept nogil:
     return flight != 0 and (kill(<int>flight, 0) == 0 or errno != ESRCH)
 
 
-cdef bint is_over(const Packed* record, int64_t now_ns, int64_t period_ns, int64_t margin_ns) noexcept nogil:
-    """`leases.is_over`, and nobody is asking."""
-    cdef int64_t deadline_ns = load_i64(&record.deadline_ns)
-    cdef int64_t tokens = tokens_of(load_u64(&record.hand))
-    if not tokens or now_ns >= deadline_ns or is_held(flight_of(load_u64(&record.asking))):
-        return False
-    if now_ns >= deadline_ns - margin_ns:
-        return True
-    if now_ns - from_ms(record.asked_ms, deadline_ns) < period_ns:
-        return False
-    return <int64_t>record.granted - record.returned - tokens <= record.spent_then
-
-
 cdef int worth_of(const Packed* record, int64_t now_ns) noexcept nogil:
     """What would be lost with it."""
     cdef int64_t deadline_ns = load_i64(&record.deadline_ns)

@@ -20,7 +20,7 @@ from cpro._fast.bucketfile cimport (
     place_probe, prefetch, unlock_stripe,
 )
 from cpro._fast.leaserecord cimport (
-    EVICTABLE, FLIGHT_BITS, FREE, NEEDED, NEVER_MS, flight_of, from_ms, half_of, is_held, is_over, leave_flight, peek,
+    EVICTABLE, FLIGHT_BITS, FREE, NEEDED, NEVER_MS, flight_of, from_ms, half_of, is_held, leave_flight, peek,
     record_of, renew, tail_of, take_flight, tokens_of, up_to_ms, worth_of,
 )
 
@@ -405,22 +405,6 @@ cdef class LeaseTable(BucketFile):
         self.open_header()
         record = self._find(tag)
         return None if record == NULL else peek(record)
-
-    def due(self, int64_t now_ns, uint64_t limit, uint64_t cursor, *, int64_t period_ns=3_000_000_000,
-            int64_t margin_ns=500_000_000):
-        """Of the next `limit` records the tags of those for which `leases.is_over`; where to go on, 0 at the end."""
-        cdef Packed* records = <Packed*>self.slots
-        cdef Packed* record
-        cdef uint64_t place
-        cdef uint64_t end
-        cdef list tags = []
-        self.open_header()
-        end = self.groups if limit > self.groups else min(self.groups, cursor + limit)
-        for place in range(cursor, end):
-            record = &records[place]
-            if load_u64(&record.tag) and is_over(record, now_ns, period_ns, margin_ns):
-                tags.append(load_u64(&record.tag))
-        return tags, 0 if end == self.groups else end
 
     def free_flights(self, uint32_t owner):
         """Give up the flights of a process that is gone, or (0) of all; how many. Reads the whole table.
