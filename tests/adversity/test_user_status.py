@@ -119,13 +119,13 @@ def test_the_loss_of_a_shard_is_noticed_by_its_own_users_only(tmp_path, service)
 
 @pytest.mark.parametrize("kind", ["sentinel", "cluster"])
 def test_a_failover_is_got_over_and_updates_of_meanwhile_arrive(tmp_path, service, kind):
-    def run(redis: dict, fail) -> None:
+    def run(store: WatchedRedis | RedisCluster, redis: dict, fail) -> None:
         short = {"io_timeout": "300ms", "connect_timeout": "300ms"}
         cpro = service({**USER_STATUS, "redis": {**redis, **short}})
         early = [f"early-{number}" for number in range(50)]
         result(cpro, "update_user_status", *early)
         assert eventually(lambda: all_known(cpro, early))
-        time.sleep(0.5)  # replicas have it
+        store.until_replicated()
         fail()
         late = [f"late-{number}" for number in range(50)]
         for user in late:
@@ -139,10 +139,10 @@ def test_a_failover_is_got_over_and_updates_of_meanwhile_arrive(tmp_path, servic
     if kind == "sentinel":
         with WatchedRedis(tmp_path) as watched:
             address = {"sentinel_address": watched.sentinel.address, "sentinel_master_name": "mymaster"}
-            run(address, watched.master.stop)
+            run(watched, address, watched.master.stop)
     else:
         with RedisCluster(tmp_path) as cluster:
-            run({"cluster_address": cluster.seeds}, lambda: cluster.master_of(b"cpro.status.{late-0}").stop())
+            run(cluster, {"cluster_address": cluster.seeds}, cluster.master_of(b"cpro.status.{late-0}").stop)
 
 
 def test_more_updates_than_can_be_kept_are_answered_and_counted_as_lost(tmp_path, service):
@@ -154,9 +154,9 @@ def test_more_updates_than_can_be_kept_are_answered_and_counted_as_lost(tmp_path
             assert result(cpro, "update_user_status", *(f"{part}-{number}" for number in range(10_000))) == {}
         lost = cpro.metric("cpro_status_dropped_updates_total")
         assert 9_000 <= lost <= 10_000  # what is on its way counts only when it comes back
+        assert [line["message"] for line in log_so_far(cpro)].count("store of statuses is away") == 1
         redis.restart()
         assert eventually(lambda: redis.client().dbsize() >= 100_000, 20)
-        assert [line["message"] for line in log_so_far(cpro)].count("store of statuses is away") == 1
 
 
 def test_a_service_starts_without_its_redis_and_finds_it_later(tmp_path, service):

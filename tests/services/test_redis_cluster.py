@@ -78,7 +78,7 @@ def test_a_master_that_dies_is_replaced_by_itself(cluster):
             assert await shards.evalsha_many(0, COUNT, calls(*KEYS)) == [1] * 60
             dead = cluster.master_of(KEYS[0])
             lost = {key for key in KEYS if cluster.master_of(key) is dead}
-            await asyncio.sleep(0.2)  # replicas have it
+            cluster.until_replicated()
             dead.stop()
             results = await shards.evalsha_many(0, COUNT, calls(*KEYS))
             assert {key for key, result in zip(KEYS, results, strict=True) if isinstance(result, StoreError)} == lost

@@ -22,7 +22,7 @@ def test_the_next_master_is_found(tmp_path, trouble):
     async def scenario(watched):
         async with shards_of(**watched_by(watched.sentinel.address)) as shards:
             assert await shards.evalsha(0, COUNT, b"k") == 1
-            await asyncio.sleep(0.2)
+            watched.until_replicated()
             if trouble == "dies":
                 watched.master.stop()
             elif trouble == "hangs":

@@ -46,7 +46,7 @@ def _tcp_of(pid: int) -> list[tuple[int, int]]:
     ]
 
 
-def eventually(check: Callable[[], object], timeout_s: float = 5.0) -> bool:
+def eventually(check: Callable[[], object], timeout_s: float = 20.0) -> bool:
     """Whether `check` comes true in time."""
     until = time.monotonic() + timeout_s
     while not check():
