@@ -39,16 +39,16 @@ def plan(database):
     return Plan(database)
 
 
-def node(server, plan, *, skip_schema=False):
+def node(server, plan, *, skip_schema=False, answer_s=30):
     parsed, _ = parse_dsn(server.dsn)
-    return Node(
-        ClickhouseClient(str(parsed), partial(open_server, parsed, TLS(), answer_s=2)), plan, skip_schema=skip_schema
-    )
+    opener = partial(open_server, parsed, TLS(), answer_s=answer_s)
+    return Node(ClickhouseClient(str(parsed), opener), plan, skip_schema=skip_schema)
 
 
 @pytest.fixture
-def sink(clickhouse, plan):
-    sink = ClickhouseSink([node(clickhouse, plan)])
+def sink(request, clickhouse, plan):
+    """Short of patience where the server hangs."""
+    sink = ClickhouseSink([node(clickhouse, plan, answer_s=2 if "hang" in request.node.name else 30)])
     yield sink
     clickhouse.fault()
     sink.close()
@@ -185,7 +185,7 @@ def test_a_server_that_is_away_is_found_when_it_is_back(tmp_path, plan):
         sink.write(batch())
     with server:
         sink.write(batch())
-        server.fault("after:hang")
+        server.fault("after:close", "after:close")
         with pytest.raises(SinkError):
             sink.write(batch("killed before it answered"))
         server.kill()
@@ -207,7 +207,7 @@ def test_several_servers_share_the_load_and_keep_what_they_were_sent(tmp_path, p
         assert [stored(server, plan) for server in servers] == [30, 30]
 
         for server in servers:
-            server.fault("after:hang")
+            server.fault("after:close", "after:close")
         with pytest.raises(SinkError):
             sink.write(batch("lost", rows=10))
         (owner,) = (server for server in servers if "lost" in server.tokens())
