@@ -4,13 +4,13 @@ import pytest
 
 from tests.support.service import Service
 
-OF_PROCESSES = ("tests/adversity/", "tests/e2e/")
+OF_PROCESSES = ("tests/adversity/", "tests/e2e/", "tests/services/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of whole processes on clocks of their own may lose to a machine that stands still: each is asked once more.
 
-    The closing lines name those that were (`-r R`). Unit tests get one try: nothing outside them can be at fault.
+    The closing lines name those that were (`-r R`). Unit tests get one try: nothing outside of them can be at fault.
     """
     for item in items:
         if item.nodeid.startswith(OF_PROCESSES):

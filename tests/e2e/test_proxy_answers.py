@@ -184,11 +184,11 @@ def test_a_dead_backend_is_an_internal_error(service):
 
 
 def test_a_slow_backend_is_an_internal_error_within_the_timeout(service):
-    with Backend(lambda received: time.sleep(1.0)) as backend:
+    with Backend(lambda received: time.sleep(3.0)) as backend:
         cpro = service({"proxy": {"upstream": {"endpoint": backend.url, "timeout": "200ms"}}})
         began = time.monotonic()
         assert cpro.post("publish", event()) == (200, INTERNAL_ERROR)
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 2.5
         assert cpro.metric('cpro_upstream_requests_total{event="publish",outcome="timed_out"}') == 1
 
 

@@ -283,7 +283,7 @@ def test_while_redis_is_away_requests_fail_within_the_timeout_and_then_it_recove
         for _ in range(5):
             began = time.monotonic()
             assert call(one, body) == (200, AWAY)
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < 5.0
         assert call(one, body, X_Centrifugo_Error_Mode="transport")[0] == 500
         one.wait_for("store of quotas is away")
         redis.resume() if is_hanging else redis.restart()
