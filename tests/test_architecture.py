@@ -89,6 +89,7 @@ FLOORS = {
         "pipeline",
         "_fast.command",
         "_fast.commands",
+        "_fast.crowd",
         "_fast.http1",
         "_fast.replies",
         "_fast.wsframe",

@@ -152,7 +152,10 @@ class Gateway(Block, frozen=True):
         int, about("Most connections of this node; 0 means no limit.", least=0, most=2**31 - 1)
     ] = 0
     max_connections_per_ip: Annotated[
-        int, about("Most connections from one address to this node; 0 means no limit.", least=0, most=2**31 - 1)
+        int,
+        about(
+            "Most connections from one address (IPv6: one /64) to this node; 0 means no limit.", least=0, most=2**31 - 1
+        ),
     ] = 0
     message_size_limit: Annotated[
         int,

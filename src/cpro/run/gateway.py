@@ -5,7 +5,8 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from cpro._fast.counters import CounterFile, Counters
+from cpro._fast.counters import Counters
+from cpro._fast.crowd import CrowdFile
 from cpro.config.model import Settings
 from cpro.config.tls import client_context, resolve_pem, server_context
 from cpro.doors.claims import Claim, Record, Tell
@@ -33,11 +34,10 @@ STEPS_AT_A_TIME = 100
 
 
 class ConnectionCount:
-    """How many connections this worker has open, in a slot of its counters, and how many the node has."""
+    """How many connections this worker has open, in a slot of its counters."""
 
-    def __init__(self, counters: Counters, file: CounterFile, slot: int) -> None:
+    def __init__(self, counters: Counters, slot: int) -> None:
         self._counters = counters
-        self._file = file
         self._slot = slot
         self._open = 0
         counters.set(slot, 0)  # whatever a worker of this number had that died
@@ -45,9 +45,6 @@ class ConnectionCount:
     def add(self, change: int) -> None:
         self._open += change
         self._counters.set(self._slot, self._open)
-
-    def total(self) -> int:
-        return self._file.totals()[self._slot]
 
 
 class GatewayHouse:
@@ -75,7 +72,8 @@ class GatewayHouse:
             server_hostname=gateway.centrifugo_tls.server_name or None,
         )
         self._rounds: list[asyncio.Task[None]] = []
-        self._door = GatewayDoor(self._dialer.dial, loop.call_later, connections)
+        crowd = CrowdFile.attach(orders.crowd_path).block(orders.number)
+        self._door = GatewayDoor(self._dialer.dial, loop.call_later, connections, crowd)
         self._server = Server(
             self._door,
             max_body_bytes=orders.started.max_body_size,

@@ -16,6 +16,7 @@ import uvloop
 
 from cpro import logs
 from cpro._fast.counters import CounterFile
+from cpro._fast.crowd import CrowdFile
 from cpro._fast.leasetable import LeaseTable
 from cpro.clock import boot_ns
 from cpro.config.load import Loaded, changes_needing_restart, load
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 FIRST_RESTART_S, LAST_RESTART_S = 0.05, 5.0
 """Wait before a dead worker is started again: doubles while it keeps dying young."""
 YOUNG_S = 10.0
+MOST_ADDRESSES = 1 << 17
+"""Of clients that a worker can tell apart: 2 MiB."""
 KILL_AFTER_S = 5.0
 """Patience beyond `shutdown.timeout` before a worker that doesn't stop is killed."""
 
@@ -92,6 +95,10 @@ class Supervisor:
         if settings.gateway.enabled:
             self._gateway = Listener(settings.gateway.address, self._workers, "gateway.address")
             resources.callback(self._gateway.close)
+        self._crowd_path = ""
+        self._crowd: CrowdFile | None = None
+        if self._gateway is not None:
+            self._crowd_path, self._crowd = self._gather(resources)
         self._secret = kept_secret(settings.data_dir)
         self._leases: LeaseTable | None = None
         if stores_of(settings).limits is not None:
@@ -108,6 +115,15 @@ class Supervisor:
         self._counter_file = CounterFile.create(self._counters_path, self._workers + 2, self._catalogue.slots)
         self._counters = self._counter_file.block(0)
         self._analyst = AnalystKeeper(self._analyst_orders, self._stopping) if sinks else None
+
+    def _gather(self, resources: ExitStack) -> tuple[str, CrowdFile]:
+        """What counts the connections of the gateway, with room for as many addresses as a worker may have clients."""
+        memory = os.memfd_create("cpro-crowd")
+        resources.callback(os.close, memory)
+        path = f"/proc/{os.getpid()}/fd/{memory}"
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        addresses = MOST_ADDRESSES if files == resource.RLIM_INFINITY else min(files // 2, MOST_ADDRESSES)
+        return path, CrowdFile.create(path, self._workers, addresses)
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT."""
@@ -142,6 +158,7 @@ class Supervisor:
             leases_path=self._leases.path if self._leases else "",
             status_path=self._status_path,
             counters_path=self._counters_path,
+            crowd_path=self._crowd_path,
             proxy_fd=proxy_fd,
             api_fd=api_fd,
             gateway_fd=gateway_fd[0] if gateway_fd else None,
@@ -180,6 +197,8 @@ class Supervisor:
             del self._children[number]
             if self._leases is not None:
                 self._leases.free_flights(child.pid)  # what it was asking the store about, others may ask now
+            if self._crowd is not None:
+                self._crowd.clear(number)
             if self._stopping.is_set():
                 return
             wait_s = FIRST_RESTART_S if loop.time() - born > YOUNG_S else min(wait_s * 2, LAST_RESTART_S)

@@ -228,7 +228,7 @@ class Worker:
 
         claims = self._plugged.claims if self._plugged else ()
         slot = self._catalogue.gateway_connections.slot("websocket")
-        connections = ConnectionCount(self._counters, self._counter_file, slot)
+        connections = ConnectionCount(self._counters, slot)
         return GatewayHouse(self._orders, self._gate, partial(self._recorder, door="gateway"), claims, connections)
 
     def _recorder(self, kind: str, door: str = "proxy") -> Record:

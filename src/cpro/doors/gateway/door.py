@@ -1,19 +1,19 @@
 """The gateway's HTTP side: which request is relayed how. One per worker; a `http.server.Handler`."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import parse_qs
 from uuid import uuid4
 
+from cpro._fast.crowd import REFUSED, Crowd
 from cpro._fast.http1 import Request
 from cpro.clock import boot_ns
 from cpro.config.model import Gateway
 from cpro.doors.gateway.books import Books
 from cpro.doors.gateway.heads import FORWARDED_FOR, OURS, REAL_IP, relay_request
-from cpro.doors.gateway.peers import Peer, Peers
+from cpro.doors.gateway.peers import Peer, Peers, counted_as
 from cpro.doors.gateway.session import Observer, Session
 from cpro.doors.gateway.tokens import Claim, Tokens
 from cpro.doors.gateway.websocket import Timer, WebSocketTap
@@ -65,13 +65,10 @@ class GatewayRules:
 
 
 class Connections(Protocol):
-    """The count of what is open."""
+    """The count of what is open, for the metrics."""
 
     def add(self, change: int) -> None:
         """So many more here."""
-
-    def total(self) -> int:
-        """How many the node has."""
 
 
 class GatewayDoor:
@@ -82,14 +79,17 @@ class GatewayDoor:
         dial: Dial,
         call_later: Callable[[float, Callable[[], object]], Timer],
         connections: Connections,
+        crowd: Crowd,
     ) -> None:
+        """`crowd` counts the connections of the node."""
         self._connections = connections
+        self._crowd = crowd
         self._dial = dial
         self.call_later = call_later
-        self.taps: set[WebSocketTap] = set()
+        self.taps: dict[WebSocketTap, int] = {}
+        """What is open, with its place in the crowd."""
         self.books = Books()
         self._most = self._most_per_address = 0
-        self._addresses: Counter[str] = Counter()
         self.max_message_bytes = 0
         self.max_server_message_bytes = MOST_SERVER_MESSAGE_BYTES
         self.is_stopping = False
@@ -117,21 +117,12 @@ class GatewayDoor:
         self._occasional.warning("centrifugo", "Centrifugo broke the protocol", fault=what)
 
     def on_tap_closed(self, tap: WebSocketTap) -> None:
-        self.taps.discard(tap)
+        self._crowd.leave(self.taps.pop(tap))
         self._connections.add(-1)
-        self._addresses[tap.session.address] -= 1
-        if not self._addresses[tap.session.address]:
-            del self._addresses[tap.session.address]
 
-    def _has_room(self, address: str) -> bool:
-        """Count a connection in; False when there are enough."""
-        if self._most_per_address and self._addresses[address] >= self._most_per_address:
-            return False
-        if self._most and self._connections.total() >= self._most:
-            return False
-        self._connections.add(1)
-        self._addresses[address] += 1
-        return True
+    def _enter(self, address: str) -> int:
+        """Count a connection in: its place; REFUSED when the node has enough, in all or from that address."""
+        return self._crowd.enter(counted_as(address), self._most, self._most_per_address)
 
     # -- WebSocket
 
@@ -139,8 +130,10 @@ class GatewayDoor:
         if self.is_stopping:
             return SERVICE_UNAVAILABLE
         peer = self._peers.find(request, connection.peer)
-        if not self._has_room(peer.address):
+        place = self._enter(peer.address)
+        if place == REFUSED:
             return SERVICE_UNAVAILABLE
+        self._connections.add(1)
         transport, rest = connection.detach()
         name = uuid4().hex
         tap = WebSocketTap(self, transport, self._head(request, peer, name), protobuf=_is_protobuf(request))
@@ -154,7 +147,7 @@ class GatewayDoor:
             address=peer.address,
             header_user=self._header_user(request, peer),
         )
-        self.taps.add(tap)
+        self.taps[tap] = place
         transport.set_protocol(tap)
         if rest:
             tap.data_received(rest)

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cpro._fast.http1 import Request
+
+_CUSTOMER_BYTES: Final = 8
 
 
 class Peer(NamedTuple):
@@ -41,6 +43,16 @@ class Peers:
     def _trusts(self, text: str) -> bool:
         address = _address(text)
         return address is not None and any(address in network for network in self._networks)
+
+
+def counted_as(address: str) -> bytes:
+    """What connections from an address are counted to: in IPv6 a /64, the least that one customer gets (RFC 6177).
+
+    Empty where the address is unknown: such connections are counted to nobody."""
+    known = _address(address)
+    if known is None:
+        return address.encode()
+    return known.packed if isinstance(known, IPv4Address) else known.packed[:_CUSTOMER_BYTES]
 
 
 def _chain(request: Request) -> list[str]:

@@ -1,0 +1,46 @@
+"""The crowd file's memory: a header, then one block per worker, each a line of its own and groups of eight words."""
+
+from cpython.buffer cimport Py_buffer
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from cpro._fast.hashing cimport SipKey
+
+
+cdef enum:
+    HEADER_SPAN = 64
+    FIRST_AT = 64                   # of a block's groups, behind the line that has its count of connections
+    GROUP_WORDS = 8                 # a cache line
+    COUNT_BITS = 24                 # of a word: the low ones count, the others are the address's tag
+
+
+cdef struct CrowdHeader:
+    uint64_t magic
+    uint64_t blocks
+    uint64_t groups                 # of each block
+    SipKey key
+    uint8_t unused[24]
+
+
+cdef struct Sought:                 # an address, as every block keeps it
+    uint64_t tag                    # in the high bits
+    uint64_t groups[2]              # where it may be
+
+
+cdef class CrowdFile:
+    cdef object pages               # mmap; unmapped when its last buffer is released
+    cdef Py_buffer buffer
+    cdef CrowdHeader* header        # NULL once closed
+
+    cdef CrowdHeader* open_header(self) except NULL
+
+
+cdef class Crowd:
+    cdef CrowdFile file
+    cdef Py_buffer buffer           # keeps the pages while this block is in use
+    cdef uint64_t* at
+    cdef uint64_t number            # of the block
+
+    cdef int add(self, uint64_t* slot, uint64_t tag, int64_t change) except -1
+    cdef uint64_t* slot_for(self, Sought* sought) noexcept nogil
+    cdef uint64_t others(self, Sought* sought) noexcept nogil
+    cdef uint64_t total(self) noexcept nogil
