@@ -15,7 +15,16 @@ FLOORS = {
     "logs": {"clock"},
     "_fast": {"errors"},
     "config": {"errors"},
-    "http": {"errors", "clock", "_fast.carrier", "_fast.connection", "_fast.exchange", "_fast.forward", "_fast.http1"},
+    "http": {
+        "errors",
+        "clock",
+        "logs",
+        "_fast.carrier",
+        "_fast.connection",
+        "_fast.exchange",
+        "_fast.forward",
+        "_fast.http1",
+    },
     "metrics": {"operation", "analytics.schema", "_fast.counters"},
     "redis": {"errors", "config", "_fast.hashing"},
     "limits.rules": {

@@ -1,7 +1,9 @@
 """Asking for the upgrade to WebSocket, whatever the answer."""
 
+import queue
 import socket
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, suppress
 
 PATIENCE_S = 20.0
 HEAD = (
@@ -53,3 +55,35 @@ def read_status(connection: socket.socket) -> int:
     except ConnectionResetError:
         pass
     return int(head.split(b" ", 2)[1]) if head else 0
+
+
+class Recorder:
+    """In Centrifugo's place: notes the heads of requests, and refuses them all; use as a context manager."""
+
+    def __init__(self) -> None:
+        self.heads: queue.Queue[dict[str, str]] = queue.Queue()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def next_head(self) -> dict[str, str]:
+        """Headers of the next request, names in lower case."""
+        return self.heads.get(timeout=PATIENCE_S)
+
+    def __enter__(self) -> "Recorder":
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection, connection.makefile("rb") as stream:
+                    lines = iter(stream.readline, b"\r\n")
+                    next(lines)
+                    pairs = (line.decode().strip().partition(": ") for line in lines)
+                    self.heads.put({name.lower(): value for name, _, value in pairs})
+                    connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")

@@ -164,7 +164,9 @@ class Gateway(Block, frozen=True):
         ),
     ] = 65_536
     compression: Annotated[bool, about("Accepts permessage-deflate from clients.")] = False
-    proxy_protocol: Annotated[bool, about("Expects PROXY protocol (v1 or v2) from `trusted_proxies`.")] = False
+    proxy_protocol: Annotated[
+        bool, about("Expects PROXY protocol (v1 or v2) from `trusted_proxies`, and from all at a Unix socket.")
+    ] = False
     pass_unknown: Annotated[bool, about("Passes other paths on to Centrifugo instead of answering 404.")] = False
     snapshot_interval: Annotated[
         Duration,

@@ -59,13 +59,14 @@ def _check_gateway(settings: Settings, faults: Faults) -> None:
         faults.fault(("gateway", "centrifugo"), "must have at least one URL")
     for path, value in (
         (("gateway", "compression"), gateway.compression),
-        (("gateway", "proxy_protocol"), gateway.proxy_protocol),
         (("gateway", "pass_unknown"), gateway.pass_unknown),
         (("gateway", "internal_address"), gateway.internal_address),
         (("gateway", "token", "jwks_public_endpoint"), gateway.token.jwks_public_endpoint),
     ):
         if value:
             faults.fault(path, "is not available in this version of cpro")
+    if gateway.proxy_protocol and not gateway.trusted_proxies and not gateway.address.startswith("unix:"):
+        faults.warn(("gateway", "proxy_protocol"), "has no effect without trusted_proxies")
     if gateway.user_id_http_header and not gateway.trusted_proxies:
         faults.warn(("gateway", "user_id_http_header"), "has no effect without trusted_proxies")
     token = gateway.token

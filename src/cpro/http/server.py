@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cpro._fast.connection import HEAD_TIMEOUT_S, Connection
 from cpro.clock import boot_ns
+from cpro.http.proxied import IsProxy, ProxiedListener
 
 if TYPE_CHECKING:
     from cpro._fast.connection import Handler
@@ -27,6 +28,18 @@ DRAIN_POLL_S = 0.02
 SWEEP_S = 1.0
 
 
+class ProxiedConnection(Connection):
+    """Opened by a proxy for somebody else."""
+
+    def __init__(self, server: "Server", address: str) -> None:
+        super().__init__(server)
+        self._address = address
+
+    @property
+    def peer(self) -> str:
+        return self._address
+
+
 class Server:
     """Accepts connections for one handler. Owned by a worker."""
 
@@ -37,7 +50,7 @@ class Server:
         self.max_body_bytes = max_body_bytes
         self.connections: set[Connection] = set()
         self._tls = tls
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | ProxiedListener] = []
         self._overdue: dict[Connection, float] = {}  # the loop time at which we give up
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
@@ -52,6 +65,12 @@ class Server:
             backlog=BACKLOG,
         )
         self._servers.append(server)
+
+    def listen_for_proxies(self, listener: socket.socket, is_proxy: IsProxy) -> None:
+        """The same where connections from proxies begin with a header of the PROXY protocol, before TLS."""
+        proxied = ProxiedListener(listener, is_proxy, self._serve_proxied, HEAD_TIMEOUT_S)
+        proxied.start(BACKLOG)
+        self._servers.append(proxied)
 
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting, finish what is in flight, telling peers to close, then close everything."""
@@ -68,6 +87,18 @@ class Server:
         for connection in list(self.connections):
             connection.abort()
         self._sweeper.cancel()
+
+    async def _serve_proxied(self, accepted: socket.socket, address: str | None) -> None:
+        connection = Connection(self) if address is None else ProxiedConnection(self, address)
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._tls,
+                ssl_handshake_timeout=HEAD_TIMEOUT_S if self._tls else None,
+            )
+        except OSError:  # the client left, or its TLS handshake failed: ssl.SSLError is one
+            accepted.close()
 
     def watch(self, connection: Connection, limit_s: float) -> None:
         """Close `connection` unless it says within `limit_s` that all is well."""

@@ -71,6 +71,7 @@ class GatewayHouse:
             tls=client_context(gateway.centrifugo_tls) if is_https else None,
             server_hostname=gateway.centrifugo_tls.server_name or None,
         )
+        self._is_proxied = gateway.proxy_protocol
         self._rounds: list[asyncio.Task[None]] = []
         crowd = CrowdFile.attach(orders.crowd_path).block(orders.number)
         self._door = GatewayDoor(self._dialer.dial, loop.call_later, connections, crowd)
@@ -82,7 +83,10 @@ class GatewayHouse:
 
     async def listen(self, listener: socket.socket) -> None:
         """Accept clients."""
-        await self._server.listen(listener)
+        if self._is_proxied:
+            self._server.listen_for_proxies(listener, self._door.is_proxy)
+        else:
+            await self._server.listen(listener)
 
     def configure(self, settings: Settings, seal: Seal, recording: Recording | None, status: UserStatus) -> None:
         """Put settings in force from the next command on."""

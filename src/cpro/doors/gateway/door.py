@@ -104,6 +104,11 @@ class GatewayDoor:
         self._most, self._most_per_address = gateway.max_connections, gateway.max_connections_per_ip
         self._rules = rules
 
+    def is_proxy(self, address: str) -> bool:
+        """Whether connections from an address begin with a header of the PROXY protocol: a trusted proxy's do, and all
+        at a Unix socket, which whoever owns it has opened to proxies only."""
+        return not address or self._peers.trusts(address)
+
     def __call__(self, request: Request, connection: Connection, now_ns: int) -> Reply | None:
         if request.path == WEBSOCKET:
             return self._open_websocket(request, connection)

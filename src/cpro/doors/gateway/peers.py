@@ -31,16 +31,17 @@ class Peers:
         In X-Forwarded-For everything behind the last address that is no trusted proxy is proxies' own; what stands
         before it is the client's word, and nobody's proof.
         """
-        if not self._trusts(connected_from):
+        if not self.trusts(connected_from):
             return Peer(connected_from, connected_from, is_trusted=False)
         chain = _chain(request)
         real_ip = (request.header(b"x-real-ip") or b"").decode("latin-1").strip()
         if not chain and real_ip:
             chain = [real_ip]
-        client = next((one for one in reversed(chain) if not self._trusts(one)), chain[0] if chain else connected_from)
+        client = next((one for one in reversed(chain) if not self.trusts(one)), chain[0] if chain else connected_from)
         return Peer(client, ", ".join([*chain, connected_from]), is_trusted=True)
 
-    def _trusts(self, text: str) -> bool:
+    def trusts(self, text: str) -> bool:
+        """Whether an address is a trusted proxy's."""
         address = _address(text)
         return address is not None and any(address in network for network in self._networks)
 
