@@ -70,9 +70,10 @@ class Wire(Protocol):
     def go_on(self) -> None: ...
 
 
-class Established(Reply, frozen=True, gc=False):
-    """The answer to a connect that names its user."""
+class Established(Reply, frozen=True, gc=False, kw_only=True):
+    """The answer to a connect that names its user: what Centrifugo lets the client in by."""
 
+    said: Said
     user: str = ""
 
 
@@ -143,6 +144,10 @@ class Asked:
         self.payload = payload
 
 
+Queued = tuple[bytes, list[Command], int]
+"""A message that waits, its commands, and the first of them that has not been taken."""
+
+
 class State(Enum):
     NEW = 0
     CONNECTING = 1
@@ -186,17 +191,16 @@ class Session:
         self.protobuf = protobuf
         self._header_user = header_user
         self._establish: Respond | None = None
-        self._opening: Operation  # the connect's
-        self._said: Said  # what Centrifugo lets the client in by
+        self._opening: Operation | None = None  # the connect's, until Centrifugo lets the client in
         self._pending: dict[int, tuple[Respond | None, Command]] = {}
         self._admitted: list[Command] = []
         self._is_taking = False
         self._is_asking = False  # limits ask their store about the command at hand
-        self._queue: deque[tuple[bytes, list[Command], int]] = deque()
+        self._queue: deque[Queued] | None = None  # there while something waits: an empty one is not small
         self._queued_bytes = 0
         self._pages = Pages()
         self._errors: list[int] = []
-        self._polled: set[str] = set()  # channels of shared polls
+        self._polled: frozenset[str] = frozenset()  # channels of shared polls
 
     # -- what the client sends
 
@@ -206,7 +210,7 @@ class Session:
             return
         commands = parse_commands(payload, self.protobuf)
         if self._is_asking or self.state is State.CONNECTING:
-            self._queue.append((payload, commands, 0))
+            self._waiting().append((payload, commands, 0))
             before, self._queued_bytes = self._queued_bytes, self._queued_bytes + len(payload)
             if before <= WAITING_LIMIT_BYTES < self._queued_bytes:
                 self._wire.hold()
@@ -221,7 +225,7 @@ class Session:
             self._decide(rules, commands[place], payload, now_ns)
             if self._is_asking or self.state is State.CONNECTING or self.state is State.REFUSED:
                 if place + 1 < len(commands):
-                    self._queue.appendleft((payload, commands, place + 1))
+                    self._waiting().appendleft((payload, commands, place + 1))
                 break
         self._is_taking = False
         self._flush(payload)
@@ -231,10 +235,17 @@ class Session:
             admitted, self._admitted = self._admitted, []
             self._wire.forward(build_payload(payload, admitted, self.protobuf))
 
+    def _waiting(self) -> deque[Queued]:
+        if self._queue is None:
+            self._queue = deque()
+        return self._queue
+
     def _proceed(self) -> None:
         """Take what has waited, as far as that goes."""
-        while self._queue and not self._is_asking and self.state is not State.CONNECTING:
-            payload, commands, start = self._queue.popleft()
+        while (queue := self._queue) and not self._is_asking and self.state is not State.CONNECTING:
+            payload, commands, start = queue.popleft()
+            if not queue:
+                self._queue = None
             before, self._queued_bytes = self._queued_bytes, self._queued_bytes - (0 if start else len(payload))
             if before > WAITING_LIMIT_BYTES >= self._queued_bytes:
                 self._wire.go_on()
@@ -338,12 +349,13 @@ class Session:
         if said.code:
             establish(Reply(b"", error=said.code))
             return
-        self.client = self._opening.client = said.client
+        opening, self._opening = self._opening, None
+        assert opening is not None, "let in once"  # noqa: S101
+        self.client = opening.client = said.client
         marked = self._rules().read_mark(self.connection, said.data)
         self.user = self._user_of(said, marked[0] if marked else "")
-        self._said = said
         self._wire.on_let_in(said, marked[1] if marked else None)
-        establish(Established(b"", user=self.user))
+        establish(Established(b"", user=self.user, said=said))
 
     def _user_of(self, said: Said, marked_user: str) -> str:
         """Whom Centrifugo has let in: it has verified the token, or asked the proxy door, or read the header."""
@@ -359,13 +371,13 @@ class Session:
             return
         if reply.body:
             self.state = State.REFUSED
-            self._queue.clear()
+            self._queue = None
             self._wire.refuse_connect(build_answer(command.id, reply, protobuf=self.protobuf))
             return
         self.state = State.OPEN if isinstance(reply, Established) else State.NEW
         self._wire.let_through()
-        if self.state is State.OPEN:
-            self._rules().observer.on_open(self, command, self._said)
+        if isinstance(reply, Established):
+            self._rules().observer.on_open(self, command, reply.said)
         if not self._is_taking:
             self._proceed()
 
@@ -394,12 +406,12 @@ class Session:
         if command.kind == "subscribe":
             self._on_subscribed(command, said)
         elif command.kind == "unsubscribe":
-            self._polled.discard(command.channel)
+            self._polled -= {command.channel}
             self._rules().observer.on_unsubscribed(self, command.channel)
 
     def _on_subscribed(self, command: Command, said: Said) -> None:
         if command.type == SHARED_POLL:
-            self._polled.add(command.channel)
+            self._polled |= {command.channel}
         elif command.type:
             self._pages.on_reply(command.channel, said)
         if not said.phase and not said.cursor:  # the last page of a map's, or anything else's only one
@@ -435,7 +447,7 @@ class Session:
         for respond, _ in pending.values():
             if respond is not None:
                 respond(gone)
-        self._queue.clear()
+        self._queue = None
         self._rules().observer.on_close(self, code, reason)
 
 

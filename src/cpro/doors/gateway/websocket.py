@@ -79,7 +79,7 @@ class WebSocketTap(Leg):
         self._held_payload = b""
         self._held: list[bytes] = []  # what Centrifugo said since the connect reply, while that is being judged
         self._replies: list[bytes] = []  # our frames that wait for the end of a message of Centrifugo's
-        self._holds = {"session": False, "far": False}
+        self._is_held_by_session = self._is_held_by_far = False  # nothing is read of the client while one of them is
         self._is_open = False  # the upgrade has been relayed
         self._is_closing = False
         self._said_last = (GONE, "")
@@ -153,7 +153,7 @@ class WebSocketTap(Leg):
         self._held[-1] = build_frame(BINARY if self.protobuf else TEXT, content)
 
     def let_through(self) -> None:
-        held, self._held = self._held, []
+        held, self._held, self._held_payload = self._held, [], b""
         self._write(b"".join(held) + self._scan.release())
         if self._scan.is_between_messages:
             self._send_replies()
@@ -169,10 +169,10 @@ class WebSocketTap(Leg):
         self._close_client(code, reason.encode())
 
     def hold(self) -> None:
-        self._hold("session", held=True)
+        self._hold(by_session=True, by_far=self._is_held_by_far)
 
     def go_on(self) -> None:
-        self._hold("session", held=False)
+        self._hold(by_session=False, by_far=self._is_held_by_far)
 
     # -- Centrifugo's leg
 
@@ -298,16 +298,16 @@ class WebSocketTap(Leg):
         replies, self._replies = self._replies, []
         self._write(b"".join(replies))
 
-    def _hold(self, who: str, *, held: bool) -> None:
-        before = any(self._holds.values())
-        self._holds[who] = held
-        if self._transport is None or before == any(self._holds.values()):
+    def _hold(self, *, by_session: bool, by_far: bool) -> None:
+        before = self._is_held_by_session or self._is_held_by_far
+        self._is_held_by_session, self._is_held_by_far = by_session, by_far
+        if self._transport is None or before == (by_session or by_far):
             return
-        if held:
-            self._transport.pause_reading()
-        else:
+        if before:
             self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
 
     def on_far_full(self, *, full: bool) -> None:
         """Centrifugo doesn't read what we write, or reads again."""
-        self._hold("far", held=full)
+        self._hold(by_session=self._is_held_by_session, by_far=full)
