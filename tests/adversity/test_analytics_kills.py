@@ -36,12 +36,12 @@ def torment(tmp_path, rounds: int, seed: int) -> None:
     chance = random.Random(seed)
     with Service(tmp_path, {**ALLOW, **analytics()}) as cpro, Publishers(lambda: cpro.proxy, pause_s=0.001) as load:
         for number in range(rounds):
+            load.go_on(100)
             time.sleep(chance.uniform(0.05, 1.0))
             kill(cpro, ("analyst", "worker", "all")[number % 3])
-        time.sleep(0.3)
+        load.go_on(100)
         load.__exit__()
-        assert len(load.answered) > 100 * rounds
-        assert eventually(lambda: drained(cpro), 30.0)
+        assert eventually(lambda: drained(cpro), 60)
         assert faults(load, stored(cpro)) == {}, f"seed {seed}"
 
 
@@ -64,7 +64,7 @@ def test_the_analyst_comes_back_and_serving_never_noticed(tmp_path):
         assert eventually(lambda: processes(cpro, "analyst") not in ([], [first]))
         load.__exit__()
         assert load.unknown == []
-        assert eventually(lambda: drained(cpro), 20.0)
+        assert eventually(lambda: drained(cpro))
         assert faults(load, stored(cpro)) == {}
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import random
 import signal
-import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -17,7 +17,6 @@ from tests.support.status import UPDATED, USER_STATUS, call, result, statuses
 from tests.support.wire import post
 
 AWAY = {"error": {"code": 100, "message": "internal server error"}}
-RECOVERY_S = 5.0
 
 
 class Updates:
@@ -28,26 +27,33 @@ class Updates:
         self._connections = connections
         self.answered: list[str] = []
         self.wrong: list[bytes] = []
+        self._is_over = False
 
-    async def run(self, seconds: float, *meanwhile) -> None:
-        self._until = time.monotonic() + seconds
-        loop = asyncio.get_running_loop()
+    def run(self, meanwhile: Callable[[], None]) -> None:
+        """Until `meanwhile`, in a thread of its own, is over."""
+        asyncio.run(self._run(meanwhile))
 
-        async def later(after_s, action) -> None:
-            await asyncio.sleep(after_s)
-            await loop.run_in_executor(None, action)
+    async def _run(self, meanwhile: Callable[[], None]) -> None:
+        callers = [asyncio.create_task(self._caller(number)) for number in range(self._connections)]
+        try:
+            await asyncio.to_thread(meanwhile)
+        finally:
+            self._is_over = True
+            await asyncio.gather(*callers)
 
-        callers = [self._caller(number) for number in range(self._connections)]
-        await asyncio.gather(*callers, *(later(*one) for one in meanwhile))
+    def go_on(self, updates: int) -> None:
+        """For `meanwhile`: let so many more be answered."""
+        enough = len(self.answered) + updates
+        assert eventually(lambda: len(self.answered) >= enough)
 
     async def _caller(self, number: int) -> None:
         turn = 0
-        while time.monotonic() < self._until:
+        while not self._is_over:
             with suppress(OSError, EOFError):
                 host, port = self._cpro.proxy.rsplit(":", 1)
                 reader, writer = await asyncio.open_connection(host, int(port))
                 try:
-                    while time.monotonic() < self._until:
+                    while not self._is_over:
                         turn += 1
                         await self._update(f"u{number}-{turn}", reader, writer)
                 finally:
@@ -74,30 +80,34 @@ def test_workers_killed_in_the_middle_of_updates_lose_none_that_was_answered(ser
     cpro = service({**USER_STATUS, "workers": 3})
     updates = Updates(cpro)
 
-    def kill_one() -> None:
-        with suppress(ProcessLookupError, IndexError):
+    def kill_one_after_the_other() -> None:
+        for number in range(6):
+            updates.go_on(200)
             os.kill(random.choice(cpro.workers()), signal.SIGKILL)
+            assert eventually(lambda restarts=number + 1: cpro.metric("cpro_worker_restarts_total") == restarts)
+        updates.go_on(200)
 
-    asyncio.run(updates.run(2.5, *((0.3 * number, kill_one) for number in range(1, 7))))
+    updates.run(kill_one_after_the_other)
     assert updates.wrong == []
-    assert len(updates.answered) > 1000
-    assert eventually(lambda: len(cpro.workers()) == 3)
     assert all_known(cpro, updates.answered)
-    assert cpro.metric("cpro_worker_restarts_total") >= 3
 
 
 def test_the_whole_service_killed_in_the_middle_of_updates_loses_none_that_was_answered(service):
     cpro = service({**USER_STATUS, "workers": 2})
     updates = Updates(cpro)
-    asyncio.run(updates.run(1.0, (0.7, cpro.kill_all)))
+
+    def kill_all() -> None:
+        updates.go_on(500)
+        cpro.kill_all()
+
+    updates.run(kill_all)
     cpro.start()
-    assert updates.answered
     assert all_known(cpro, updates.answered)
 
 
 def test_the_loss_of_a_shard_is_noticed_by_its_own_users_only(tmp_path, service):
     with RedisServer(tmp_path / "a") as a, RedisServer(tmp_path / "b") as b:
-        settings = {"redis": {"address": [a.address, b.address], "io_timeout": "200ms", "connect_timeout": "200ms"}}
+        settings = {"redis": {"address": [a.address, b.address], "io_timeout": "2s", "connect_timeout": "2s"}}
         cpro = service({**USER_STATUS, **settings})
         users = [f"user-{number}" for number in range(40)]
         result(cpro, "update_user_status", *users)
@@ -106,13 +116,15 @@ def test_the_loss_of_a_shard_is_noticed_by_its_own_users_only(tmp_path, service)
         assert 0 < len(on_b) < 40
         b.pause()
         for user in users:
-            expected = call(cpro, "get_user_status", {"users": [user]})[1]
-            assert (expected == AWAY) == (user in on_b)
+            if user not in on_b:
+                assert call(cpro, "get_user_status", {"users": [user]})[1] != AWAY
+        for user in sorted(on_b)[:3]:
+            assert call(cpro, "get_user_status", {"users": [user]})[1] == AWAY
         assert call(cpro, "get_user_status", {"users": users})[1] == AWAY
         for user in sorted(on_b):
             assert cpro.post("rpc", event(user, method="update_user_status")) == (200, UPDATED)
         b.resume()
-        assert eventually(lambda: call(cpro, "get_user_status", {"users": users})[1] != AWAY, RECOVERY_S)
+        assert eventually(lambda: call(cpro, "get_user_status", {"users": users})[1] != AWAY)
         assert eventually(lambda: all(online for _, online in statuses(cpro, *sorted(on_b)).values()))
         assert cpro.metric("cpro_status_dropped_updates_total") == 0
 
@@ -121,19 +133,21 @@ def test_the_loss_of_a_shard_is_noticed_by_its_own_users_only(tmp_path, service)
 def test_a_failover_is_got_over_and_updates_of_meanwhile_arrive(tmp_path, service, kind):
     def run(store: WatchedRedis | RedisCluster, redis: dict, fail) -> None:
         short = {"io_timeout": "300ms", "connect_timeout": "300ms"}
+    def run(redis: dict, servers: WatchedRedis | RedisCluster, fail) -> None:
+        short = {"io_timeout": "2s", "connect_timeout": "2s"}
         cpro = service({**USER_STATUS, "redis": {**redis, **short}})
         early = [f"early-{number}" for number in range(50)]
         result(cpro, "update_user_status", *early)
         assert eventually(lambda: all_known(cpro, early))
         store.until_replicated()
+        assert eventually(servers.is_replicated)
         fail()
         late = [f"late-{number}" for number in range(50)]
         for user in late:
             assert cpro.post("rpc", event(user, method="update_user_status")) == (200, UPDATED)
-            time.sleep(0.02)
         everybody = {"users": early + late}
-        assert eventually(lambda: call(cpro, "get_user_status", everybody)[1] != AWAY, 30)
-        assert eventually(lambda: all_known(cpro, early + late), RECOVERY_S)
+        assert eventually(lambda: call(cpro, "get_user_status", everybody)[1] != AWAY)
+        assert eventually(lambda: all_known(cpro, early + late))
         assert cpro.metric("cpro_status_dropped_updates_total") == 0
 
     if kind == "sentinel":
@@ -143,11 +157,16 @@ def test_a_failover_is_got_over_and_updates_of_meanwhile_arrive(tmp_path, servic
     else:
         with RedisCluster(tmp_path) as cluster:
             run(cluster, {"cluster_address": cluster.seeds}, cluster.master_of(b"cpro.status.{late-0}").stop)
+            run(address, watched, watched.master.stop)
+    else:
+        with RedisCluster(tmp_path) as cluster:
+            victim = cluster.master_of(b"cpro.status.{late-0}")
+            run({"cluster_address": cluster.seeds}, cluster, victim.stop)
 
 
 def test_more_updates_than_can_be_kept_are_answered_and_counted_as_lost(tmp_path, service):
     with RedisServer(tmp_path / "redis") as redis:
-        short = {"io_timeout": "100ms", "connect_timeout": "100ms"}
+        short = {"io_timeout": "2s", "connect_timeout": "2s"}
         cpro = service({**USER_STATUS, "redis": {"address": redis.address, **short}})
         redis.stop()
         for part in range(11):
@@ -157,6 +176,8 @@ def test_more_updates_than_can_be_kept_are_answered_and_counted_as_lost(tmp_path
         assert [line["message"] for line in log_so_far(cpro)].count("store of statuses is away") == 1
         redis.restart()
         assert eventually(lambda: redis.client().dbsize() >= 100_000, 20)
+        assert eventually(lambda: redis.client().dbsize() >= 100_000)
+        assert [line["message"] for line in log_so_far(cpro)].count("store of statuses is away") == 1
 
 
 def test_a_service_starts_without_its_redis_and_finds_it_later(tmp_path, service):
@@ -166,7 +187,7 @@ def test_a_service_starts_without_its_redis_and_finds_it_later(tmp_path, service
         assert cpro.post("rpc", event("42", method="update_user_status")) == (200, UPDATED)
         assert call(cpro, "get_user_status", {"users": ["42"]}) == (200, AWAY)
         redis.start()
-        assert eventually(lambda: call(cpro, "get_user_status", {"users": ["42"]})[1] != AWAY, RECOVERY_S)
+        assert eventually(lambda: call(cpro, "get_user_status", {"users": ["42"]})[1] != AWAY)
         assert eventually(lambda: all_known(cpro, ["42"]))
     finally:
         redis.stop()

@@ -98,7 +98,7 @@ def count(cpro: Service) -> int:
 def test_what_was_done_can_be_asked_for_seconds_later(service):
     cpro = service({**ALLOW, **analytics(flush_interval="1s")})
     publish(cpro, 100)
-    assert eventually(lambda: count(cpro) == 100, 15.0)
+    assert eventually(lambda: count(cpro) == 100)
     (row,) = ask(cpro, "SELECT op, channel, namespace, error, uniq(user) users FROM operations GROUP BY ALL")
     assert row == {"op": "publish", "channel": "chat:1", "namespace": "chat", "error": 0, "users": 100}
     (by_name,) = ask(cpro, "SELECT count() n FROM centrifugo.operations_distributed")
@@ -109,7 +109,7 @@ def test_what_was_done_can_be_asked_for_seconds_later(service):
 
 def test_answers_are_tables_csv_or_json(service):
     cpro = service(analytics())
-    assert eventually(lambda: count(cpro) == 0, 15.0)
+    assert eventually(lambda: count(cpro) == 0)
     sql = "SELECT 1 AS a, 'x,y' AS b"
     table = run_command(cpro, "query", sql)
     assert "│" in table.stdout
@@ -120,7 +120,7 @@ def test_answers_are_tables_csv_or_json(service):
 @pytest.mark.parametrize("is_running", [True, False])
 def test_a_bad_question_is_one_line_and_exit_1(tmp_path, is_running):
     with Service(tmp_path, analytics()) as cpro:
-        assert eventually(lambda: count(cpro) == 0, 15.0)
+        assert eventually(lambda: count(cpro) == 0)
         if not is_running:
             cpro.stop()
         for sql in ("SELECT nonsense", "SELEC", "DROP TABLE operations", "INSERT INTO operations (user) VALUES ('x')"):
@@ -141,7 +141,7 @@ def test_without_a_running_cpro_the_engine_is_asked_directly(tmp_path):
     assert (state.returncode, "nothing ships them now" in state.stdout) == (0, True)
     with cpro:
         publish(cpro, 10, 10)
-        assert eventually(lambda: count(cpro) == 20, 15.0)
+        assert eventually(lambda: count(cpro) == 20)
 
 
 def test_before_there_was_any_analytics_that_is_said(tmp_path):
@@ -156,7 +156,7 @@ def test_a_clickhouse_that_is_away_keeps_nobody_from_starting(tmp_path):
     port = free_port()
     with Service(tmp_path / "cpro", {**ALLOW, **analytics(clickhouse_dsn=[f"http://127.0.0.1:{port}"])}) as cpro:
         publish(cpro, 50)
-        assert eventually(lambda: state_of(cpro)["clickhouse"]["errors"] > 0, 15.0)
+        assert eventually(lambda: state_of(cpro)["clickhouse"]["errors"] > 0)
         failing = run_command(cpro, "analytics", "status")
         assert failing.returncode == 1
         assert "failing: " in failing.stdout
@@ -165,7 +165,7 @@ def test_a_clickhouse_that_is_away_keeps_nobody_from_starting(tmp_path):
         server = ClickhouseStandIn(tmp_path / "engine")
         server.port = port
         with server:
-            assert eventually(lambda: drained(cpro), 30.0)
+            assert eventually(lambda: drained(cpro))
             assert ask(cpro, "SELECT count() n, uniq(user) u FROM operations") == [{"n": 50, "u": 50}]
             assert run_command(cpro, "analytics", "status").returncode == 0
 
@@ -190,11 +190,11 @@ def test_a_sink_of_a_plugin_gets_every_row_once(tmp_path):
     cpro = Service(tmp_path / "cpro", {**ALLOW, **analytics(), **options}, env=with_packages(tmp_path / "packages"))
     with cpro:
         publish(cpro, 200)
-        assert eventually(lambda: sorted(users_in(out)) == sorted(f"u{n}" for n in range(200)), 15.0)
+        assert eventually(lambda: sorted(users_in(out)) == sorted(f"u{n}" for n in range(200)))
         assert cpro.metric('cpro_sink_rows_total{sink="files",table="operations"}') == 200
         os.kill(processes(cpro, "analyst")[0], signal.SIGKILL)
         publish(cpro, 200, 200)
-        assert eventually(lambda: len(users_in(out)) == 400, 15.0)
+        assert eventually(lambda: len(users_in(out)) == 400)
         publish(cpro, 10, 400)
     assert sorted(users_in(out)) == sorted(f"u{n}" for n in range(410))
     assert (out / "closed").exists()
@@ -209,12 +209,12 @@ def test_hostile_sinks_delay_nobody_else_nor_the_stop(tmp_path):
     settings = {**ALLOW, **analytics(), "shutdown": {"timeout": "3s"}}
     with Service(tmp_path / "cpro", settings, env=with_packages(tmp_path / "packages")) as cpro:
         publish(cpro, 500)
-        assert eventually(lambda: count(cpro) == 500, 15.0)
+        assert eventually(lambda: count(cpro) == 500)
         assert eventually(lambda: cpro.metric('cpro_sink_errors_total{sink="fail"}') > 1)
         assert eventually(lambda: cpro.metric('cpro_sink_errors_total{sink="leave"}') > 1)
         assert cpro.metric('cpro_sink_errors_total{sink="clickhouse"}') == 0
         publish(cpro, 500, 500)
-        assert eventually(lambda: count(cpro) == 1000, 15.0)
+        assert eventually(lambda: count(cpro) == 1000)
         state = state_of(cpro)
         assert {name for name, sink in state.items() if sink["waiting_rows"]} >= {"hang", "fail", "leave"}
         assert "bug of the plugin" in state["fail"]["error"]
@@ -276,7 +276,7 @@ def test_rows_that_found_no_room_are_told(service):
         publish(cpro, 50)
         return "rows found no room" in run_command(cpro, "analytics", "status").stdout
 
-    assert eventually(dropped, 30.0)
+    assert eventually(dropped)
 
 
 def test_without_analytics_there_is_no_analyst(service):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 
+from tests.support.processes import eventually
 from tests.support.service import event
 
 OK = {"result": {}}
@@ -34,11 +35,16 @@ class Publishers:
         for thread in self._threads:
             thread.join()
 
+    def go_on(self, publishes: int) -> None:
+        """Until so many more have been answered."""
+        enough = len(self.answered) + publishes
+        assert eventually(lambda: len(self.answered) >= enough)
+
     def _publish(self, number: int) -> None:
         turn = 0
         while not self._stopping.is_set():
             host, port = self._address().rsplit(":", 1)
-            connection = HTTPConnection(host, int(port), timeout=10)
+            connection = HTTPConnection(host, int(port), timeout=30)
             try:
                 connection.connect()
             except OSError:

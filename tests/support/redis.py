@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 SERVER = os.environ.get("CPRO_TEST_REDIS", "redis-server")
 """Which server the tests start: another version of Redis, or Valkey."""
-START_S = 10.0
+START_S = 30.0
 CLUSTER_TIMEOUT_MS = 1000
 
 
@@ -94,6 +94,12 @@ class RedisServer:
         with self.client() as client:
             return client.execute_command(*command)
 
+    def is_replicated(self) -> bool:
+        """Whether its replicas, one at least, have acknowledged all that was written so far."""
+        info = self.run("INFO", "replication")
+        replicas = [info[f"slave{number}"] for number in range(info["connected_slaves"])]
+        return bool(replicas) and all(one["offset"] >= info["master_repl_offset"] for one in replicas)
+
     def stop(self) -> None:
         """Gone at once; a paused one too."""
         if self.process.poll() is None:
@@ -142,7 +148,7 @@ class RedisCluster:
                  "--cluster-replicas", str(self.replicas), "--cluster-yes"],
                 check=True, stdout=subprocess.DEVNULL, timeout=60,
             )  # fmt: skip
-            assert eventually(self.is_whole, 30), "the cluster does not come together"
+            assert eventually(self.is_whole), "the cluster does not come together"
             self._undo = undo.pop_all()
         return self
 
@@ -159,6 +165,10 @@ class RedisCluster:
 
     def until_replicated(self) -> None:
         until_replicated(self.nodes)
+    def is_replicated(self) -> bool:
+        """Whether every master's replicas have all that was written so far."""
+        masters = [node for node in self.nodes if node.run("INFO", "replication")["role"] == "master"]
+        return all(node.is_replicated() for node in masters)
 
     def master_of(self, key: bytes) -> RedisServer:
         """The node that serves a key now."""
@@ -192,8 +202,8 @@ class WatchedRedis:
         with ExitStack() as undo:
             for server in (self.master, self.replica, self.sentinel):
                 undo.enter_context(server)
-            assert eventually(lambda: self.replica.run("INFO", "replication")["master_link_status"] == "up", 15)
-            assert eventually(self._is_known, 20), "the Sentinel does not learn of the replica"
+            assert eventually(lambda: self.replica.run("INFO", "replication")["master_link_status"] == "up")
+            assert eventually(self._is_known), "the Sentinel does not learn of the replica"
             self._undo = undo.pop_all()
         return self
 
@@ -202,6 +212,9 @@ class WatchedRedis:
 
     def until_replicated(self) -> None:
         until_replicated([self.master, self.replica])
+    def is_replicated(self) -> bool:
+        """Whether the replica has all that was written so far."""
+        return self.master.is_replicated()
 
     def named_port(self) -> int:
         """Port of the server that the Sentinel calls the master now."""
@@ -300,7 +313,7 @@ async def shards_of(most_connections: int = 8, on_round_trip=lambda shard: None,
         await shards.aclose()
 
 
-async def soon(attempt: Callable[[], Awaitable[Result]], timeout_s: float = 10.0) -> Result:
+async def soon(attempt: Callable[[], Awaitable[Result]], timeout_s: float = 30.0) -> Result:
     """The first result of an attempt that raises no StoreError."""
     until = time.monotonic() + timeout_s
     while True:

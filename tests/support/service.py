@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-START_S = 20.0
+START_S = 60.0
 
 
 class Service:
@@ -51,7 +51,7 @@ class Service:
         self.proxy, self.api, self.gateway = ready["proxy"], ready["api"], ready["gateway"]
         return self
 
-    def wait_for(self, message: str, timeout_s: float = 10.0) -> dict:
+    def wait_for(self, message: str, timeout_s: float = 30.0) -> dict:
         """The next log line with this message; fails the test when it doesn't come."""
         until = time.monotonic() + timeout_s
         while True:
@@ -107,7 +107,7 @@ class Service:
     def connect(self, address: str | None = None) -> http.client.HTTPConnection:
         """A keep-alive connection to the proxy door, closed with the service."""
         host, port = (address or self.proxy).rsplit(":", 1)
-        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
         self._connections.append(connection)
         return connection
 

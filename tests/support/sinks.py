@@ -101,4 +101,4 @@ def segments(folder: Path) -> list[str]:
 
 
 def soon(check: Callable[[], object]) -> bool:
-    return eventually(check, 10.0)
+    return eventually(check)

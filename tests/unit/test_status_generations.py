@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cpro.status import generations
 from cpro.status.embedded import LocalStatuses
 from cpro.status.generations import Generations
 from cpro.status.keeper import Keeper
+from tests.support.processes import eventually
 
 BOOT, OTHER_BOOT = b"b" * 16, b"o" * 16
 
@@ -267,10 +267,7 @@ def test_the_keeper_gives_room_in_time_and_syncs_at_its_end(tmp_path, small):
         worker = Generations.attach(tmp_path)
         for number in range(170):
             worker.update(f"user-{number}", 5, 5, 0)
-        until = time.monotonic() + 5
-        while files(tmp_path) != ["2.table"]:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        assert eventually(lambda: files(tmp_path) == ["2.table"])
         assert worker.get_many(["user-0", "user-169"], 0) == [(5, 5)] * 2
     finally:
         keeper.close()
