@@ -131,15 +131,12 @@ def test_the_loss_of_a_shard_is_noticed_by_its_own_users_only(tmp_path, service)
 
 @pytest.mark.parametrize("kind", ["sentinel", "cluster"])
 def test_a_failover_is_got_over_and_updates_of_meanwhile_arrive(tmp_path, service, kind):
-    def run(store: WatchedRedis | RedisCluster, redis: dict, fail) -> None:
-        short = {"io_timeout": "300ms", "connect_timeout": "300ms"}
     def run(redis: dict, servers: WatchedRedis | RedisCluster, fail) -> None:
         short = {"io_timeout": "2s", "connect_timeout": "2s"}
         cpro = service({**USER_STATUS, "redis": {**redis, **short}})
         early = [f"early-{number}" for number in range(50)]
         result(cpro, "update_user_status", *early)
         assert eventually(lambda: all_known(cpro, early))
-        store.until_replicated()
         assert eventually(servers.is_replicated)
         fail()
         late = [f"late-{number}" for number in range(50)]
@@ -153,10 +150,6 @@ def test_a_failover_is_got_over_and_updates_of_meanwhile_arrive(tmp_path, servic
     if kind == "sentinel":
         with WatchedRedis(tmp_path) as watched:
             address = {"sentinel_address": watched.sentinel.address, "sentinel_master_name": "mymaster"}
-            run(watched, address, watched.master.stop)
-    else:
-        with RedisCluster(tmp_path) as cluster:
-            run(cluster, {"cluster_address": cluster.seeds}, cluster.master_of(b"cpro.status.{late-0}").stop)
             run(address, watched, watched.master.stop)
     else:
         with RedisCluster(tmp_path) as cluster:
@@ -173,9 +166,7 @@ def test_more_updates_than_can_be_kept_are_answered_and_counted_as_lost(tmp_path
             assert result(cpro, "update_user_status", *(f"{part}-{number}" for number in range(10_000))) == {}
         lost = cpro.metric("cpro_status_dropped_updates_total")
         assert 9_000 <= lost <= 10_000  # what is on its way counts only when it comes back
-        assert [line["message"] for line in log_so_far(cpro)].count("store of statuses is away") == 1
         redis.restart()
-        assert eventually(lambda: redis.client().dbsize() >= 100_000, 20)
         assert eventually(lambda: redis.client().dbsize() >= 100_000)
         assert [line["message"] for line in log_so_far(cpro)].count("store of statuses is away") == 1
 

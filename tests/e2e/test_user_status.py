@@ -312,7 +312,6 @@ def test_while_redis_is_away_updates_are_kept_reads_fail_and_then_all_is_written
             assert result(one, "update_user_status", f"later-{number}") == {}
             assert call(one, "get_user_status", {"users": ["early"]}) == (200, AWAY)
             assert call(one, "delete_user_status", {"users": ["nobody"]}) == (200, AWAY)
-            assert time.monotonic() - began < 5.0
         assert call(one, "get_user_status", {"users": ["x"]}, X_Centrifugo_Error_Mode="transport")[0] == 500
         one.wait_for("store of statuses is away")
         server.resume() if is_hanging else server.restart()

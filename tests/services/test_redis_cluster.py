@@ -9,6 +9,7 @@ from redis.crc import key_slot
 from cpro.config.duration import Duration
 from cpro.errors import StoreError, StoreTimeoutError, StoreUnavailableError
 from cpro.redis import Script
+from tests.support.processes import eventually
 from tests.support.redis import RedisCluster, RedisServer, run, shards_of, soon
 from tests.support.redis_faults import ScriptedRedis, resp
 
@@ -78,7 +79,7 @@ def test_a_master_that_dies_is_replaced_by_itself(cluster):
             assert await shards.evalsha_many(0, COUNT, calls(*KEYS)) == [1] * 60
             dead = cluster.master_of(KEYS[0])
             lost = {key for key in KEYS if cluster.master_of(key) is dead}
-            cluster.until_replicated()
+            assert await asyncio.to_thread(eventually, cluster.is_replicated)
             dead.stop()
             results = await shards.evalsha_many(0, COUNT, calls(*KEYS))
             assert {key for key, result in zip(KEYS, results, strict=True) if isinstance(result, StoreError)} == lost

@@ -7,6 +7,7 @@ import pytest
 
 from cpro.errors import StoreError, StoreTimeoutError, StoreUnavailableError
 from cpro.redis import Script
+from tests.support.processes import eventually
 from tests.support.redis import RedisServer, WatchedRedis, run, shards_of, soon
 from tests.support.redis_faults import ScriptedRedis, resp
 
@@ -22,7 +23,7 @@ def test_the_next_master_is_found(tmp_path, trouble):
     async def scenario(watched):
         async with shards_of(**watched_by(watched.sentinel.address)) as shards:
             assert await shards.evalsha(0, COUNT, b"k") == 1
-            watched.until_replicated()
+            assert await asyncio.to_thread(eventually, watched.is_replicated)
             if trouble == "dies":
                 watched.master.stop()
             elif trouble == "hangs":

@@ -201,7 +201,6 @@ def test_a_cluster_keeps_statuses_and_a_failover_loses_none_that_its_replica_has
             await store.forget(0, users[:50])
             expected[:50] = [(0, 0)] * 50
             assert await store.read(0, users) == expected
-            cluster.until_replicated()
             assert await asyncio.to_thread(eventually, cluster.is_replicated)
             cluster.master_of(store.key(users[60])).stop()
             assert await soon(lambda: store.read(0, users)) == expected
@@ -223,7 +222,6 @@ def test_after_a_failover_the_next_master_is_written_and_read(tmp_path):
 
         async def scenario(store):
             await update(store, ("42", (5, 5)))
-            watched.until_replicated()
             assert await asyncio.to_thread(eventually, watched.is_replicated)
             watched.master.stop()
             while watched.named_port() != watched.replica.port:

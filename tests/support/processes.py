@@ -46,8 +46,6 @@ def _tcp_of(pid: int) -> list[tuple[int, int]]:
     ]
 
 
-def eventually(check: Callable[[], object], timeout_s: float = 20.0) -> bool:
-    """Whether `check` comes true in time."""
 def eventually(check: Callable[[], object], timeout_s: float = 30.0) -> bool:
     """Whether `check` comes true in time; which is long, for a machine that is slow, or busy with something else."""
     until = time.monotonic() + timeout_s

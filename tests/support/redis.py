@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -163,8 +163,6 @@ class RedisCluster:
             link["role"] == "master" or link["master_link_status"] == "up" for link in links
         )
 
-    def until_replicated(self) -> None:
-        until_replicated(self.nodes)
     def is_replicated(self) -> bool:
         """Whether every master's replicas have all that was written so far."""
         masters = [node for node in self.nodes if node.run("INFO", "replication")["role"] == "master"]
@@ -210,8 +208,6 @@ class WatchedRedis:
     def __exit__(self, *_) -> None:
         self._undo.close()
 
-    def until_replicated(self) -> None:
-        until_replicated([self.master, self.replica])
     def is_replicated(self) -> bool:
         """Whether the replica has all that was written so far."""
         return self.master.is_replicated()
@@ -227,16 +223,6 @@ class WatchedRedis:
     def _seen(self) -> dict:
         with self.sentinel.client() as client:
             return client.sentinel_master("mymaster")
-
-
-def until_replicated(servers: Iterable[RedisServer]) -> None:
-    """Wait until every replica among the servers has what its master has been told by now."""
-    infos = {server: server.run("INFO", "replication") for server in servers}
-    written = {server.port: info["master_repl_offset"] for server, info in infos.items() if info["role"] == "master"}
-    for server, info in infos.items():
-        if info["role"] == "slave":
-            target = written[info["master_port"]]
-            assert eventually(lambda of=server, to=target: of.run("INFO", "replication")["slave_repl_offset"] >= to)
 
 
 def certificates(folder: Path) -> dict[str, str]:
