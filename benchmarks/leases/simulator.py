@@ -1,6 +1,7 @@
 """Nodes, users and a store in virtual time: deterministic, one event after the other."""
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -59,7 +60,8 @@ class Result:
     overshoot_tokens: float = 0.0
     in_hand_tokens: float = 0.0
     """Leased and not spent, at the average sweep."""
-    calls_by_node: dict[int, int] = field(default_factory=dict)
+    calls_by_node: Counter[int] = field(default_factory=Counter)
+    admitted_by_node: Counter[int] = field(default_factory=Counter)
 
     @property
     def calls_per_decision(self) -> float:
@@ -124,7 +126,7 @@ class Simulation:
         bucket.asked(self.now_us)
         self.result.operations += 1
         outcome, request = self.nodes[number].operate(user, self.plan, self.now_us * 1000)
-        self.result.admitted += outcome is Outcome.ADMITTED
+        self._admit(number, outcome is Outcome.ADMITTED)
         self._send(number, request)
         if (number, user) not in self._swept:
             self._swept.add((number, user))
@@ -144,7 +146,7 @@ class Simulation:
     def _send(self, number: int, request: Request | None) -> None:
         if request is not None:
             self.result.calls += 1
-            self.result.calls_by_node[number] = self.result.calls_by_node.get(number, 0) + 1
+            self.result.calls_by_node[number] += 1
             self.at(self.now_us + self._delay_us(), lambda: self._reach_store(number, request))
 
     def _reach_store(self, number: int, request: Request) -> None:
@@ -154,11 +156,14 @@ class Simulation:
         self.at(self.now_us + self._delay_us(), lambda: self._reach_node(number, request, answer))
 
     def _reach_node(self, number: int, request: Request, answer: Answer) -> None:
-        self.result.admitted += answer.admitted
         before = self.buckets[request.user].admitted
         _, _, following = self.nodes[number].landed(request, answer, self.now_us * 1000)
-        self.result.admitted += self.buckets[request.user].admitted - before
+        self._admit(number, answer.admitted + self.buckets[request.user].admitted - before)
         self._send(number, following)
+
+    def _admit(self, number: int, count: int) -> None:
+        self.result.admitted += count
+        self.result.admitted_by_node[number] += count
 
     def _sweep(self, number: int, user: str) -> None:
         node = self.nodes[number]

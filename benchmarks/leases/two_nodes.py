@@ -71,7 +71,7 @@ def measure(rate: int, burst: int, seconds: float, connections: int) -> dict:
     return {
         "rate": rate,
         "burst": burst,
-        "operations_per_s": (len(history) + sum(hammer.refused for hammer in hammers)) / lasted,
+        "operations_per_s": (len(history) + sum(len(hammer.refused) for hammer in hammers)) / lasted,
         "admitted_by_node": [len(hammer.admitted) for hammer in hammers],
         "admitted_of_ideal": len(history) / (burst + rate * lasted),
         "calls_per_s_and_node": asked / lasted / len(hammers),

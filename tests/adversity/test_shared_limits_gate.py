@@ -14,7 +14,7 @@ from cpro.limits.gate import USER
 from cpro.limits.rules import compile_rules
 from cpro.limits.shared_gate import SharedGate
 from cpro.operation import Operation, Verdict
-from tests.adversity.test_shared_limits_leaser import TIMEOUT_S, Bench, run
+from tests.adversity.test_shared_limits_leaser import PATIENT_S, SHORT_S, Bench, run, until
 from tests.support.service import limits
 
 BURST = 3
@@ -30,7 +30,7 @@ class Door:
         self.gate = SharedGate(table, self.codes.append, bench.table, bench.leaser)
         self.bench = bench
         blocks = limits("redis_user_command", publish=(BURST, "1h"), unsubscribe=(1, "1h"))
-        blocks["client"]["rate_limit"].update(rate_limit)
+        blocks["client"]["rate_limit"].update({"store_timeout": f"{PATIENT_S:.0f}s", **rate_limit})
         (path / "cpro.json").write_bytes(msgspec.json.encode(blocks))
         settings = load(str(path / "cpro.json"), {}).settings
         limit = settings.client.rate_limit
@@ -61,11 +61,11 @@ class Door:
 
 def test_what_a_slow_store_left_to_the_node_counts_on_the_node_afterwards(tmp_path):
     async def scenario(bench: Bench) -> None:
-        door = Door(bench, tmp_path, store_timeout=f"{TIMEOUT_S * 1000:.0f}ms")
+        door = Door(bench, tmp_path, store_timeout=f"{SHORT_S * 1000:.0f}ms")
         bench.store.may_answer.clear()
         assert await asyncio.gather(*(door.ask() for _ in range(BURST - 1))) == [OK] * (BURST - 1)
         bench.store.may_answer.set()
-        await asyncio.sleep(0.02)
+        await until(lambda: not bench.leaser._users[USER, "42"].flight)
         assert await door.ask_often(3) == [OK, NO, NO], "the store would admit more, the node would not"
         assert await door.ask("other") == OK
 
@@ -78,7 +78,7 @@ def test_an_outage_admits_one_burst_which_is_not_forgiven_when_it_is_over(tmp_pa
         bench.store.error = StoreUnavailableError("gone")
         assert await door.ask_often(BURST + 1) == [OK] * BURST + [NO]
         bench.store.error = None
-        await asyncio.sleep(0.3)
+        await until(lambda: not bench.leaser.is_away("42", USER))
         assert await door.ask("other") == OK, "it is back"
         assert not bench.leaser.is_away("42", USER)
         assert await door.ask_often(2) == [NO, NO]
@@ -135,7 +135,7 @@ def test_a_token_in_hand_that_is_nearly_the_last_has_more_asked_for(tmp_path):
         with bench.table.claim(leased.plan, 0, "42", USER, os.getpid(), boot_ns()) as record:
             record.demand_mtps = 10**6
         assert await door.ask() == OK
-        await asyncio.sleep(0.02)
+        await until(lambda: bench.store.requests)
         assert [request.need for request in bench.store.requests] == [0]
 
     run(tmp_path, scenario)

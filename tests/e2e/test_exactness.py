@@ -1,34 +1,32 @@
-"""Contract 4.2 on one node: never one token too many, and hardly one too few, whatever happens to the processes."""
+"""Contract 4.2 on one node: never one token too many, and none too few, whatever happens to the processes."""
 
 import asyncio
 import os
 import signal
-import time
 
 import pytest
 
-from tests.support.envelope import worst_overshoot
+from tests.support.envelope import least_admitted, worst_overshoot
 from tests.support.hammer import Hammer
+from tests.support.processes import eventually
 from tests.support.service import Service, limits
 
 RATE, BURST = 200, 200
 SETTINGS = {**limits(publish=(RATE, "1s")), "proxy": {"without_upstream": "allow"}, "workers": 3}
 
 
-def check(hammer: Hammer, began: float, *, least_share: float) -> None:
-    lasted = max(received for _, received in hammer.admitted) - began
-    ideal = BURST + RATE * lasted
-    assert hammer.refused > len(hammer.admitted), "there must be more demand than the limit allows"
+def check(hammer: Hammer) -> None:
+    assert hammer.refused, "there must be more demand than the limit allows"
     assert worst_overshoot(hammer.admitted, BURST, RATE) <= 0
-    assert len(hammer.admitted) >= least_share * ideal
+    lost = hammer.broken  # answers: nobody knows what they said
+    assert len(hammer.admitted) + lost >= least_admitted(hammer.refused, BURST, RATE)
 
 
 def test_many_workers_admit_exactly_what_one_would(service):
     cpro = service(SETTINGS)
     hammer = Hammer(lambda: cpro.proxy)
-    began = time.monotonic()
-    asyncio.run(hammer.run(3))
-    check(hammer, began, least_share=0.95)
+    asyncio.run(hammer.run(3, until_refused=True))
+    check(hammer)
     assert hammer.broken == 0
 
 
@@ -39,24 +37,22 @@ def test_a_worker_killed_in_the_middle_changes_nothing(service):
     def kill_one() -> None:
         os.kill(cpro.workers()[0], signal.SIGKILL)
 
-    began = time.monotonic()
-    asyncio.run(hammer.run(4, (1.0, kill_one), (2.0, kill_one)))
-    check(hammer, began, least_share=0.95)
-    assert cpro.metric("cpro_worker_restarts_total") == 2
-    assert len(cpro.workers()) == 3
+    asyncio.run(hammer.run(4, (1.0, kill_one), (2.0, kill_one), until_refused=True))
+    check(hammer)
+    assert eventually(lambda: cpro.metric("cpro_worker_restarts_total") == 2 and len(cpro.workers()) == 3, 20)
 
 
 @pytest.mark.parametrize("end", ["kill_all", "stop"])
 def test_a_restart_forgets_no_token_that_was_spent(service, end):
     cpro = service({**SETTINGS, **limits(publish=(RATE, "20s", BURST))})
     first = Hammer(lambda: cpro.proxy)
-    asyncio.run(first.run(1))
+    asyncio.run(first.run(1, until_refused=True))
     getattr(cpro, end)()
     cpro.start()
     second = Hammer(lambda: cpro.proxy)
     asyncio.run(second.run(1))
     history = first.admitted + second.admitted
-    assert len(first.admitted) >= BURST
+    assert len(first.admitted) + first.broken >= BURST
     assert worst_overshoot(history, BURST, RATE / 20) <= 0
 
 
@@ -65,7 +61,7 @@ def test_two_services_do_not_share_buckets(tmp_path):
         hammers = [Hammer(lambda: one.proxy, 8), Hammer(lambda: other.proxy, 8)]
 
         async def both() -> None:
-            await asyncio.gather(*(hammer.run(1) for hammer in hammers))
+            await asyncio.gather(*(hammer.run(1, until_refused=True) for hammer in hammers))
 
         asyncio.run(both())
     assert all(len(hammer.admitted) >= BURST for hammer in hammers)

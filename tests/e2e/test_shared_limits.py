@@ -2,16 +2,21 @@
 
 import asyncio
 import time
+from itertools import count
 
 import pytest
 
 from cpro._fast.hashing import fnv1a64, jump
-from tests.support.envelope import worst_overshoot
+from tests.support.envelope import least_admitted, worst_overshoot
 from tests.support.hammer import Hammer
+from tests.support.processes import eventually, log_so_far
 from tests.support.redis import RedisCluster, RedisServer
 from tests.support.service import REFUSED, Service, event, limits
 
 RATE, BURST = 200, 200
+STARVED = 0.5
+"""Of what a bucket without leases must have admitted. Leases lie idle while the machine stands still; how near to all
+of it they come is up to the simulator (tests/unit/test_leases.py), whose clock waits for everybody."""
 
 
 def node(folder, redis: dict, *, workers: int = 2, **rate_limit) -> Service:
@@ -20,20 +25,31 @@ def node(folder, redis: dict, *, workers: int = 2, **rate_limit) -> Service:
     return Service(folder, {**shared, "redis": redis, "proxy": {"without_upstream": "allow"}, "workers": workers})
 
 
+def has_logged(cpro: Service, message: str) -> bool:
+    return any(line["message"] == message for line in log_so_far(cpro))
+
+
 def together(hammers: list[Hammer], seconds: float, *meanwhile) -> list[tuple[float, float]]:
-    """What all of them got."""
+    """What all of them got, who ask for more than there is."""
 
     async def run() -> None:
-        await asyncio.gather(hammers[0].run(seconds, *meanwhile), *(hammer.run(seconds) for hammer in hammers[1:]))
+        first, *others = hammers
+        await asyncio.gather(
+            first.run(seconds, *meanwhile, until_refused=True),
+            *(hammer.run(seconds, until_refused=True) for hammer in others),
+        )
 
     asyncio.run(run())
     return [times for hammer in hammers for times in hammer.admitted]
 
 
-def check(history, began: float, least_share: float = 0.95) -> None:
-    lasted = max(received for _, received in history) - began
-    assert worst_overshoot(history, BURST, RATE) <= 0
-    assert len(history) >= least_share * (BURST + RATE * lasted)
+def check(hammers: list[Hammer]) -> None:
+    """Not one token too many between them, and no famine."""
+    admitted = [times for hammer in hammers for times in hammer.admitted]
+    refused = [times for hammer in hammers for times in hammer.refused]
+    assert refused, "there must be more demand than the limit allows"
+    assert worst_overshoot(admitted, BURST, RATE) <= 0
+    assert len(admitted) >= STARVED * least_admitted(refused, BURST, RATE)
 
 
 @pytest.fixture
@@ -56,10 +72,9 @@ def test_two_nodes_share_a_users_limit(tmp_path, redis):
     settings = {"address": redis.address}
     with node(tmp_path / "1", settings) as one, node(tmp_path / "2", settings) as two:
         hammers = [Hammer(lambda: one.proxy, 32), Hammer(lambda: two.proxy, 32)]
-        began = time.monotonic()
-        check(together(hammers, 4), began)
-        assert all(hammer.refused for hammer in hammers)
-        assert min(len(hammer.admitted) for hammer in hammers) > 50, "one node must not starve the other"
+        together(hammers, 4)
+        check(hammers)
+        assert all(hammer.admitted and hammer.refused for hammer in hammers), "one node must not starve the other"
 
 
 def test_users_of_all_shards_are_limited_over_both_nodes(tmp_path, three_shards):
@@ -67,9 +82,9 @@ def test_users_of_all_shards_are_limited_over_both_nodes(tmp_path, three_shards)
     users = {jump(fnv1a64(user.encode()), 3): user for user in map(str, range(20))}
     with node(tmp_path / "1", settings) as one, node(tmp_path / "2", settings) as two:
         for shard, user in users.items():
-            began = time.monotonic()
             hammers = [Hammer(lambda: one.proxy, 8, user), Hammer(lambda: two.proxy, 8, user)]
-            check(together(hammers, 2), began, least_share=0.9)
+            together(hammers, 2)
+            check(hammers)
             assert three_shards[shard].run("EXISTS", f"cpro:limit:{user}") == 1
 
 
@@ -77,8 +92,9 @@ def test_nodes_share_limits_through_a_cluster(tmp_path):
     with RedisCluster(tmp_path / "cluster") as cluster:
         settings = {"cluster_address": [cluster.seeds]}
         with node(tmp_path / "1", settings) as one, node(tmp_path / "2", settings) as two:
-            began = time.monotonic()
-            check(together([Hammer(lambda: one.proxy, 16), Hammer(lambda: two.proxy, 16)], 3), began)
+            hammers = [Hammer(lambda: one.proxy, 16), Hammer(lambda: two.proxy, 16)]
+            together(hammers, 3)
+            check(hammers)
 
 
 def test_a_node_that_is_killed_takes_no_more_than_its_lease_along(tmp_path, redis):
@@ -114,10 +130,7 @@ def test_tokens_that_nobody_spends_go_back_and_every_token_is_accounted_for(tmp_
         def tokens(event_: str) -> float:
             return one.metric(f'cpro_lease_tokens_total{{event="{event_}"}}')
 
-        until = time.monotonic() + 12
-        while not tokens("returned"):
-            assert time.monotonic() < until
-            time.sleep(0.2)
+        assert eventually(lambda: tokens("returned"), 20)
         assert tokens("spent") == admitted == 40
         assert tokens("granted") == tokens("spent") + tokens("returned")
         assert tokens("expired") == 0
@@ -140,21 +153,19 @@ def test_while_redis_is_away_local_keeps_the_limit_on_the_node(tmp_path, redis):
         assert worst_overshoot(history, BURST, RATE) <= 0
         assert len(history) >= BURST
         redis.restart()
-        until = time.monotonic() + 5
-        while one.metric('cpro_redis_round_trips_total{shard="0"}') == 0 or time.monotonic() < until - 3:
-            assert one.post("publish", event(user=f"other{time.monotonic()}"))[1] == {"result": {}}
-            time.sleep(0.05)
-        one.wait_for("store of limits is back")
+        others = (one.post("publish", event(user=f"other{number}"))[1] for number in count())
+        assert eventually(lambda: next(others) != {"result": {}} or has_logged(one, "store of limits is back"), 20)
+        assert next(others) == {"result": {}}
 
 
 def test_an_operation_never_waits_longer_than_store_timeout(tmp_path, redis):
-    with node(tmp_path / "1", {"address": redis.address, "io_timeout": "5s"}, store_timeout="150ms") as one:
+    with node(tmp_path / "1", {"address": redis.address, "io_timeout": "9s"}, store_timeout="150ms") as one:
         assert one.post("publish", event())[1] == {"result": {}}
         redis.pause()
         try:
             began = time.monotonic()
             assert one.post("publish", event(user="new"))[1] == {"result": {}}
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < 9, "it did not wait for the connection to give up"
         finally:
             redis.resume()
 
@@ -162,9 +173,10 @@ def test_an_operation_never_waits_longer_than_store_timeout(tmp_path, redis):
 def test_a_user_over_the_limit_asks_redis_a_few_times_a_second(tmp_path, redis):
     with node(tmp_path / "1", {"address": redis.address}, workers=1) as one:
         together([Hammer(lambda: one.proxy, 16)], 1)
-        before = one.metric('cpro_redis_round_trips_total{shard="0"}')
+        before, began = one.metric('cpro_redis_round_trips_total{shard="0"}'), time.monotonic()
         together([Hammer(lambda: one.proxy, 16)], 3)
-        assert one.metric('cpro_redis_round_trips_total{shard="0"}') - before <= 3 * 6
+        asked, lasted = one.metric('cpro_redis_round_trips_total{shard="0"}') - before, time.monotonic() - began
+        assert asked <= 5 * lasted + 2
 
 
 def test_dry_run_refuses_nothing(tmp_path, redis):

@@ -172,12 +172,13 @@ def simulate(rate: int, burst: int, nodes: int, per_s: float, seconds: int = 20,
 @pytest.mark.parametrize(
     ("rate", "burst", "nodes", "per_s"),
     [(60, 60, 1, 61), (60, 60, 1, 500), (60, 60, 4, 61), (60, 60, 4, 500), (10, 10, 10, 50), (20, 100, 4, 30),
-     (500, 1000, 3, 1000)],
+     (500, 1000, 3, 1000), (200, 200, 2, 3000)],
 )  # fmt: skip
-def test_demand_above_the_limit_gets_95_percent_of_it(rate, burst, nodes, per_s):
-    result = simulate(rate, burst, nodes, per_s).result
+def test_demand_above_the_limit_gets_95_percent_of_it_and_every_node_a_part(rate, burst, nodes, per_s):
+    result = simulate(rate, burst, nodes, per_s, 10 if per_s > 1000 else 20).result
     assert result.share_of_ideal >= 0.95
     assert result.overshoot_tokens <= 0
+    assert min(result.admitted_by_node.values()) >= 0.25 * result.admitted / nodes
 
 
 @pytest.mark.parametrize(
