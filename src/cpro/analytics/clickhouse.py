@@ -8,6 +8,7 @@ takes. (If it is gone for good, remove it from `clickhouse_dsn`: the batch then 
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -143,11 +144,18 @@ class ClickhouseSink:
         self._now_s = now_s
         self._turn = 0
         self._refused = ""  # the batch that was refused last
+        self.was_opened: Final = threading.Event()
+        """Set once `open` has been tried: if tables can be there, they are."""
 
     def open(self) -> None:
         """SinkError where no server answers, or none has the tables. The embedded engine starts here."""
-        if self._skip_ping:
-            return
+        try:
+            if not self._skip_ping:
+                self._prepare()
+        finally:
+            self.was_opened.set()
+
+    def _prepare(self) -> None:
         failures = []
         for node in self._nodes:
             try:

@@ -20,7 +20,7 @@ import uvloop
 from cpro import logs
 from cpro._fast.counters import CounterFile, Counters
 from cpro.analytics.clickhouse import sink_of
-from cpro.analytics.query import QueryServer
+from cpro.analytics.query import Format, QueryServer
 from cpro.analytics.reads import reader_of
 from cpro.analytics.shipper import Shipper
 from cpro.analytics.sinks import Flush
@@ -33,6 +33,9 @@ from cpro.run.orders import AnalystOrders, Failed, Finish, Ready, Reload, die_wi
 from cpro.run.stores import shards_of
 
 log = logging.getLogger(__name__)
+
+TABLES_WITHIN_S = 30.0
+"""What a question waits for the tables of a first start, on a machine that is busy."""
 
 
 class SinkTally:
@@ -70,6 +73,7 @@ class Analyst:
         self._dropped = dict(catalogue.journal_dropped.samples())
         counters = self._counter_file.block(orders.block)
         self._flush = flush_of(orders.settings)
+        self._clickhouse = sink_of(settings)
         self._shipper = Shipper(
             folders_of(settings),
             self._sinks(),
@@ -78,7 +82,7 @@ class Analyst:
             lambda sink: SinkTally(counters, catalogue, sink),
         )
         self._reader = reader_of(settings)
-        self._queries = QueryServer(Path(settings.data_dir), self._reader.ask, self._status, self._reader.close)
+        self._queries = QueryServer(Path(settings.data_dir), self._ask, self._status, self._reader.close)
         self._finished = asyncio.Event()
         self._within_s = 0.0
 
@@ -105,7 +109,7 @@ class Analyst:
                 "clickhouse_analytics: the embedded ClickHouse is not installed: pip install 'cpro[embedded]', or name "
                 "a server in clickhouse_dsn"
             )
-        sinks: dict[str, Sink] = {self._orders.sinks[0]: sink_of(started)}
+        sinks: dict[str, Sink] = {self._orders.sinks[0]: self._clickhouse}
         if len(self._orders.sinks) > 1:
             from cpro.plugins.load import load_again
 
@@ -113,6 +117,11 @@ class Analyst:
             collected = load_again(orders.started.plugins, orders.plugins, orders.operations, orders.sinks[1:])
             sinks.update((name, sink) for _, name, sink in collected.sinks)
         return sinks
+
+    def _ask(self, sql: str, form: Format) -> bytes:
+        """One may come before the tables are there: it waits for them, but not for an engine that can't be opened."""
+        self._clickhouse.was_opened.wait(TABLES_WITHIN_S)
+        return self._reader.ask(sql, form)
 
     def _status(self) -> dict[str, Any]:
         """What the sinks say, and what of the workers' rows found no room in the journal."""
