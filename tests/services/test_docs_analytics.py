@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -11,10 +10,9 @@ from cpro.analytics.schema import CONNECTIONS, PUBLICATIONS, SUBSCRIPTIONS, TABL
 from cpro.clock import unix_seconds
 from cpro.config.load import load
 from tests.support.analytics import operation, row_of
+from tests.support.deeds import PAGE, QUERIES, question
 from tests.support.embedded import EmbeddedProcess
 
-PAGE = (Path(__file__).parents[2] / "docs" / "analytics.md").read_text()
-QUERIES = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 RECENT = unix_seconds() + 600
 """Of the last minute, however late in a long run the queries are asked."""
 EARLIER = RECENT - 20 * 60
@@ -133,7 +131,7 @@ def test_every_query_has_a_known_answer():
 
 @pytest.mark.parametrize("mark", ANSWERS)
 def test_a_query_of_the_page_gives_the_right_answer(engine, mark):
-    (query,) = (query for query in QUERIES if mark in query)
+    query = question(mark)
     found = json.loads(engine.call("ask", query))
     if "DISTINCT user FROM" in query:
         found.sort(key=lambda row: row["user"])
