@@ -1,6 +1,7 @@
 """`python -m benchmarks.analytics`: from the journal to ClickHouse, beside its own client; into docs/analytics.md.
 
-The embedded engine runs in this process, and there is no other load.
+The embedded engine runs in this process, its merges are stopped, and there is no other load. Ratios are of CPU time, of
+all threads: what a shared machine does meanwhile hardly changes it. The time that passes includes waiting for the disk.
 """
 
 import argparse
@@ -32,7 +33,7 @@ Clock = Callable[[], float]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.analytics", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--print-only", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cpro-analytics-") as folder:
@@ -53,9 +54,15 @@ def measure(folder: Path, rounds: int) -> dict[str, object]:
         if name == "bare":
             columns = ", ".join(f"`{column.name}` {column.type}" for column in OPERATIONS.columns)
             client.command(f"CREATE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY time")
+    client.command("SYSTEM STOP MERGES")  # those of one insert would be counted with the next
     recorded = Recorded(folder, 100_000)
     building = [build(client, recorded) for _ in range(rounds)]
-    inserting = {count: [insert(client, sink, settings, folder, count, n) for n in range(rounds)] for count in SIZES}
+    inserting: dict[int, list[Round]] = {count: [] for count in SIZES}
+    for number in range(-1, rounds):
+        for count, found in inserting.items():
+            found.append(insert(client, sink, settings, folder, count, number))
+    for found in inserting.values():
+        del found[0]  # the engine has warmed up
     client.close()
     sink.close()
     return {
@@ -67,6 +74,11 @@ def measure(folder: Path, rounds: int) -> dict[str, object]:
 
 
 SIZES = (10_000, 100_000)
+INSERTS = 400_000
+"""Rows that each way inserts in a round, in batches of a size."""
+Spent = dict[str, float]
+Round = dict[str, Spent]
+"""What each way spent in a round: `cpu_s`, `wall_s`."""
 
 
 def timed(work: Callable[[], object], clock: Clock) -> float:
@@ -91,28 +103,39 @@ def build(client, recorded: Recorded) -> dict[str, float]:
     return {"ours_us_per_row": ours / recorded.count * 1e6, "driver_us_per_row": theirs / recorded.count * 1e6}
 
 
-def insert(client, sink, settings: Settings, folder: Path, count: int, number: int) -> dict[str, float]:
-    """Seconds for a batch: out of the journal through the sink; a ready block into the same table; into a bare one."""
+def insert(client, sink, settings: Settings, folder: Path, count: int, number: int) -> Round:
+    """A round: out of the journal through the sink; a ready block into the same table; into a bare one. In turn."""
     recorded = Recorded(folder, count, seed=100 + number)
     blocks = Blocks(LAYOUT)
     block = recorded.block(blocks)
     table = plan_of(settings).name("operations")
+    unique = {"insert_deduplicate": 0}  # the same block again would not be stored
 
-    def ours() -> None:
-        sink.write(Batch(f"{count}-{number}", OPERATIONS, count, recorded.block(blocks)))
+    def ours(turn: int) -> None:
+        sink.write(Batch(f"{count}-{number}-{turn}", OPERATIONS, count, recorded.block(blocks)))
 
-    def ready() -> None:
-        client.raw_insert(table, insert_block=block, fmt="Native")
+    def ready(_: int) -> None:
+        client.raw_insert(table, insert_block=block, settings=unique, fmt="Native")
 
-    def bare() -> None:
+    def bare(_: int) -> None:
         client.raw_insert("bare", insert_block=block, fmt="Native")
 
-    found = {}
-    works = [("ours_s", ours), ("ready_s", ready), ("bare_s", bare)]
-    for name, work in works[number % 3 :] + works[: number % 3]:
-        found[name] = timed(work, time.perf_counter)
+    ways = {"ours": ours, "ready": ready, "bare": bare}
+    found = {name: {"cpu_s": 0.0, "wall_s": 0.0} for name in ways}
+    for turn in range(INSERTS // count):
+        for name in _rotated(list(ways), number + turn):
+            before = time.process_time(), time.perf_counter()
+            ways[name](turn)
+            found[name]["cpu_s"] += time.process_time() - before[0]
+            found[name]["wall_s"] += time.perf_counter() - before[1]
     recorded.reader.close()
     return found
+
+
+def _rotated(names: list[str], turn: int) -> list[str]:
+    """So that nobody is always the first, or always after the same."""
+    shift = turn % len(names)
+    return names[shift:] + names[:shift]
 
 
 def report(found: dict) -> str:
@@ -134,16 +157,18 @@ def report(found: dict) -> str:
         f"| clickhouse-connect, from lists that are ready | {driver:.2f} |",
         f"| **ratio** | **{median(ratios):.1f}** ({ratios[0]:.1f} … {ratios[-1]:.1f}) |",
         "",
-        "| rows in a batch | cpro, journal to stored, rows/s | a ready block into the same table | "
-        "**ratio** | into a table without rollups, syncs and tokens |",
-        "|---|---|---|---|---|",
+        "| rows in a batch | cpro, journal to stored, µs of CPU per row | a ready block into the same table "
+        "| **ratio** | into a table without rollups, syncs and tokens | rows/s of the three |",
+        "|---|---|---|---|---|---|",
     ]
     for count, rounds in found["insert"].items():
-        ratios = sorted(one["ready_s"] / one["ours_s"] for one in rounds)
-        speeds = [int(count) / median(one[name] for one in rounds) for name in ("ours_s", "ready_s", "bare_s")]
+        ratios = sorted(one["ready"]["cpu_s"] / one["ours"]["cpu_s"] for one in rounds)
+        cpu_us = [median(one[way]["cpu_s"] for one in rounds) / INSERTS * 1e6 for way in ("ours", "ready", "bare")]
+        speeds = [INSERTS / median(one[way]["wall_s"] for one in rounds) for way in ("ours", "ready", "bare")]
         lines.append(
-            f"| {int(count):,} | {speeds[0]:,.0f} | {speeds[1]:,.0f} | **{median(ratios):.2f}** "
-            f"({ratios[0]:.2f} … {ratios[-1]:.2f}) | {speeds[2]:,.0f} |"
+            f"| {int(count):,} | {cpu_us[0]:.2f} | {cpu_us[1]:.2f} | **{median(ratios):.2f}** "
+            f"({ratios[0]:.2f} … {ratios[-1]:.2f}) | {cpu_us[2]:.2f} | "
+            f"{', '.join(f'{speed:,.0f}' for speed in speeds)} |"
         )
     return "\n".join([*lines, ""])
 
