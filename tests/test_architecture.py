@@ -86,6 +86,7 @@ FLOORS = {
     "pipeline": {"operation", "clock"},
     "doors.gateway": {
         "clock",
+        "config.checks",
         "config.model",
         "doors.claims",
         "doors.joined",

@@ -34,6 +34,9 @@ def check_address(text: str) -> str:
     return str(parse_address(text))
 
 
+TEMPLATE_VARIABLE: Final = re.compile(r"\{\{(\w+)\}\}")
+
+
 def check_url(text: str) -> str:
     if not text:
         return text
@@ -128,6 +131,18 @@ def check_cluster(text: str) -> str:
     return text
 
 
+def check_template(text: str) -> str:
+    """A URL with `{{variables}}` in its path."""
+    origin, path = text[: _path_start(text)], text[_path_start(text) :]
+    check_url(origin + TEMPLATE_VARIABLE.sub("x", path))
+    return text
+
+
+def _path_start(url: str) -> int:
+    start = url.find("/", url.find("://") + 3)
+    return start if start >= 0 else len(url)
+
+
 def check_regex(text: str) -> str:
     try:
         re.compile(text)
@@ -173,6 +188,7 @@ RULES: Final[Mapping[str, Callable[[str], str]]] = {
     "database": check_database,
     "cluster": check_cluster,
     "ttl": parse_ttl,
+    "template": check_template,
     "regex": check_regex,
     "claim": check_claim,
     "network": check_network,

@@ -114,7 +114,14 @@ class Token(Block, frozen=True):
         str, about("Public key of RS256, RS384 and RS512 tokens: PEM, base64 of PEM, or a path.")
     ] = ""
     ecdsa_public_key: Annotated[str, about("Public key of ES256, ES384 and ES512 tokens, given in the same ways.")] = ""
-    jwks_public_endpoint: Annotated[str, about("URL of a JSON Web Key Set, in place of single keys.", check="url")] = ""
+    jwks_public_endpoint: Annotated[
+        str,
+        about(
+            "URL of a JSON Web Key Set, in place of single keys; `{{name}}` in its path is that named group of"
+            " `issuer_regex` or `audience_regex`.",
+            check="template",
+        ),
+    ] = ""
     audience: Annotated[str, about("The `aud` that tokens must name; empty means any.")] = ""
     audience_regex: Annotated[str, about("A pattern for it instead.", check="regex")] = ""
     issuer: Annotated[str, about("The `iss` that tokens must name; empty means any.")] = ""

@@ -1,11 +1,14 @@
 """What must hold between settings, and what is allowed but worth a warning."""
 
+import re
 import ssl
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
 from . import tls
 from .address import TcpAddress, parse_address
+from .checks import TEMPLATE_VARIABLE
 from .duration import UNITS_NS
 from .faults import Faults, Path
 from .model import TLS, Redis, Settings
@@ -61,7 +64,6 @@ def _check_gateway(settings: Settings, faults: Faults) -> None:
         (("gateway", "compression"), gateway.compression),
         (("gateway", "pass_unknown"), gateway.pass_unknown),
         (("gateway", "internal_address"), gateway.internal_address),
-        (("gateway", "token", "jwks_public_endpoint"), gateway.token.jwks_public_endpoint),
     ):
         if value:
             faults.fault(path, "is not available in this version of cpro")
@@ -73,9 +75,20 @@ def _check_gateway(settings: Settings, faults: Faults) -> None:
     for one, other in (("audience", "audience_regex"), ("issuer", "issuer_regex")):
         if getattr(token, one) and getattr(token, other):
             faults.fault(("gateway", "token", other), f"must not be set beside {one}")
+    known = {name for one in (token.issuer_regex, token.audience_regex) for name in _groups_of(one)}
+    for name in sorted(set(TEMPLATE_VARIABLE.findall(token.jwks_public_endpoint)) - known):
+        reason = f"{{{{{name}}}}} is no group of issuer_regex or audience_regex"
+        faults.fault(("gateway", "token", "jwks_public_endpoint"), reason)
     keys = [name for name in _TOKEN_KEYS if getattr(token, name)]
     if token.jwks_public_endpoint and keys:
         faults.fault(("gateway", "token", "jwks_public_endpoint"), f"must not be set beside {keys[0]}")
+
+
+def _groups_of(pattern: str) -> Iterable[str]:
+    try:
+        return re.compile(pattern).groupindex
+    except re.error:  # said already
+        return ()
 
 
 def _check_upstream(settings: Settings, faults: Faults) -> None:

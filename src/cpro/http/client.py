@@ -32,10 +32,10 @@ class Route(Way):
         self.targets = targets
         self.turn: Iterator[tuple[Endpoint, Pool]] = itertools.cycle(targets)
 
-    def at(self, target: bytes, headers: bytes) -> "Route":
+    def at(self, target: bytes, headers: bytes, method: bytes = b"POST") -> "Route":
         """The next endpoint, asked for another target with more headers (lines, each with CRLF); for one request."""
         endpoint, pool = next(self.turn)
-        return Route(self.exchanges, [(endpoint.at(target, headers), pool)], self.may_repeat)
+        return Route(self.exchanges, [(endpoint.at(target, headers, method), pool)], self.may_repeat)
 
     def pick_other(self, refused_by: tuple[Endpoint, ...]) -> tuple[Endpoint, Pool] | None:
         """The next one that has not refused yet, one that is skipped if no other is left."""

@@ -29,10 +29,10 @@ class Endpoint:
         self.origin = origin
         self.head_prefix = head_prefix
 
-    def at(self, target: bytes, headers: bytes) -> "Endpoint":
+    def at(self, target: bytes, headers: bytes, method: bytes = b"POST") -> "Endpoint":
         """The same origin, asked for another target with more headers (lines, each with CRLF)."""
         host = self.head_prefix.partition(b"\r\n")[2]
-        return Endpoint(self.url, self.origin, b"POST %b HTTP/1.1\r\n%b%b" % (target, host, headers))
+        return Endpoint(self.url, self.origin, b"%b %b HTTP/1.1\r\n%b%b" % (method, target, host, headers))
 
 
 def parse_endpoint(url: str) -> Endpoint:

@@ -23,6 +23,7 @@ from cpro.limits.errors import ErrorLimit
 from cpro.limits.gate import Gate
 from cpro.limits.rules import rpc_namespace
 from cpro.operation import INTERNAL_ERROR
+from cpro.run.jwks import Jwks
 from cpro.run.orders import Orders
 from cpro.run.status import UserStatus
 
@@ -71,6 +72,7 @@ class GatewayHouse:
             tls=client_context(gateway.centrifugo_tls) if is_https else None,
             server_hostname=gateway.centrifugo_tls.server_name or None,
         )
+        self._jwks = Jwks()
         self._is_proxied = gateway.proxy_protocol
         self._rounds: list[asyncio.Task[None]] = []
         crowd = CrowdFile.attach(orders.crowd_path).block(orders.number)
@@ -101,6 +103,7 @@ class GatewayHouse:
         see = status.sight.see if status.sight is not None else None
         self._door.books.configure(recording, see)
         self._keep_books(settings.gateway.snapshot_interval.seconds if recording is not None else 0.0)
+        find_key = self._jwks.configure(settings.gateway.token.jwks_public_endpoint)
         errors = ErrorLimit(settings.client.rate_limit.client_error)
         rules = GatewayRules(
             lanes=lanes,
@@ -108,7 +111,7 @@ class GatewayHouse:
             own_methods=frozenset(status.own),
             is_claimed=is_claimed if methods or namespaces else _nobodys,
             observer=self._door.books,
-            tokens=Tokens(settings.gateway.token, resolve_pem),
+            tokens=Tokens(settings.gateway.token, resolve_pem, find_key),
             take_error=errors.take,
             seal=seal,
         )
@@ -126,6 +129,7 @@ class GatewayHouse:
             await asyncio.sleep(DRAIN_STEP_S if taps else 0)
         await self._server.drain(0.0)
         await self._dialer.close()
+        await self._jwks.close()
         for task in self._rounds:
             task.cancel()
         for tap in list(self._door.taps):

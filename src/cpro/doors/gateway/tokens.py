@@ -13,14 +13,17 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from cpro.config.model import Token
+from cpro.doors.gateway.keysets import ECDSA, RSA, Key
 
 _HMAC: Final = ("HS256", "HS384", "HS512")
-_RSA: Final = ("RS256", "RS384", "RS512")
-_ECDSA: Final = ("ES256", "ES384", "ES512")
-_PUBLIC: Final = (*_RSA, *_ECDSA, "EdDSA")
 
-Keys = Mapping[str, Any]
-"""Keys of a JSON Web Key Set by their `kid`, as PyJWT takes them."""
+FindKey = Callable[[str, Mapping[str, str]], Key | None]
+"""`KeySets.find`."""
+
+
+def no_key(name: str, variables: Mapping[str, str]) -> Key | None:
+    """The `FindKey` that knows none."""
+    return None
 
 
 class Claim(NamedTuple):
@@ -33,31 +36,36 @@ class Claim(NamedTuple):
 class Tokens:
     """Reads connection tokens."""
 
-    def __init__(self, settings: Token, read_pem: Callable[[str], bytes], keys: Callable[[], Keys] = dict) -> None:
-        """`read_pem` turns a key's setting into PEM, `keys` are those of `jwks_public_endpoint` known now."""
+    def __init__(self, settings: Token, read_pem: Callable[[str], bytes], find_key: FindKey = no_key) -> None:
+        """`read_pem` turns a key's setting into PEM, `find_key` knows those of `jwks_public_endpoint`."""
         self._settings = settings
         self._claim = settings.user_id_claim or "sub"
-        self._keys = keys
+        self._find_key = find_key
         hmac = [key for key in (settings.hmac_secret_key, settings.hmac_previous_secret_key) if key]
-        self._candidates: list[tuple[Any, tuple[str, ...]]] = [(key, _HMAC) for key in hmac]
-        for pem, algorithms in ((settings.rsa_public_key, _RSA), (settings.ecdsa_public_key, _ECDSA)):
+        self._candidates = [Key(key, _HMAC) for key in hmac]
+        for pem, algorithms in ((settings.rsa_public_key, RSA), (settings.ecdsa_public_key, ECDSA)):
             if pem:
-                self._candidates.append((read_pem(pem), algorithms))
+                self._candidates.append(Key(read_pem(pem), algorithms))
         self._verifies = bool(self._candidates or settings.jwks_public_endpoint)
+        self._audience = re.compile(settings.audience_regex) if settings.audience_regex else None
+        self._issuer = re.compile(settings.issuer_regex) if settings.issuer_regex else None
 
     def read(self, token: str) -> Claim | None:
         """Whom `token` names; None when it can't be read, so that Centrifugo will not accept it either."""
         claims = _unverified(token)
         if claims is None:
             return None
-        verified = self._verify(token) if self._verifies else None
+        verified = self._verify(token, claims) if self._verifies else None
         user = _as_user((claims if verified is None else verified).get(self._claim, ""))
         return None if user is None else Claim(user, verified is not None)
 
-    def _verify(self, token: str) -> dict[str, Any] | None:
+    def _verify(self, token: str, unverified: dict[str, Any]) -> dict[str, Any] | None:
         import jwt  # a gateway without keys does without it
 
-        for key, algorithms in self._candidates or self._published(token):
+        variables = self._variables(unverified)
+        if variables is None:
+            return None
+        for key, algorithms in self._candidates or self._published(token, variables):
             try:
                 claims: dict[str, Any] = jwt.decode(
                     token, key, algorithms=list(algorithms), options={"verify_aud": False, "verify_sub": False}
@@ -67,26 +75,40 @@ class Tokens:
             return claims if self._is_for_us(claims) else None
         return None
 
-    def _published(self, token: str) -> list[tuple[Any, tuple[str, ...]]]:
+    def _published(self, token: str, variables: Mapping[str, str]) -> list[Key]:
         import jwt
 
         try:
             name = jwt.get_unverified_header(token).get("kid", "")
         except jwt.PyJWTError:
             return []
-        key = self._keys().get(name)
-        return [] if key is None else [(key, _PUBLIC)]
+        key = self._find_key(name, variables)
+        return [] if key is None else [key]
+
+    def _variables(self, claims: dict[str, Any]) -> dict[str, str] | None:
+        """What the named groups of the patterns say of a token; None if one doesn't match. What may be believed of it
+        is the key's to prove that they lead to."""
+        found: dict[str, str] = {}
+        for pattern, values in ((self._issuer, [claims.get("iss", "")]), (self._audience, _audiences(claims))):
+            if pattern is None:
+                continue
+            matches = (pattern.search(value) for value in values if isinstance(value, str))
+            match = next(filter(None, matches), None)
+            if match is None:
+                return None
+            found |= {name: value for name, value in match.groupdict().items() if value}
+        return found
 
     def _is_for_us(self, claims: dict[str, Any]) -> bool:
-        wanted, issuer = self._settings, claims.get("iss", "")
-        audience = claims.get("aud", ())
-        audiences = [audience] if isinstance(audience, str) else list(audience)
-        return (
-            (not wanted.audience or wanted.audience in audiences)
-            and (not wanted.audience_regex or any(re.search(wanted.audience_regex, one) for one in audiences))
-            and (not wanted.issuer or issuer == wanted.issuer)
-            and (not wanted.issuer_regex or re.search(wanted.issuer_regex, issuer) is not None)
+        wanted = self._settings
+        return (not wanted.audience or wanted.audience in _audiences(claims)) and (
+            not wanted.issuer or claims.get("iss", "") == wanted.issuer
         )
+
+
+def _audiences(claims: dict[str, Any]) -> list[Any]:
+    audience = claims.get("aud", ())
+    return list(audience) if isinstance(audience, list | tuple) else [audience]
 
 
 def _unverified(token: str) -> dict[str, Any] | None:
