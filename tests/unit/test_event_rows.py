@@ -77,8 +77,11 @@ class World:
 
         return record
 
-    def _connection(self, client: str, user: str, about: tuple, headers: dict, at_ns: int) -> None:
+    def _connection(
+        self, client: str, user: str, about: tuple, headers: dict, at_ns: int, latency_ns: int, made_s: int
+    ) -> None:
         assert at_ns > 0
+        assert (latency_ns, made_s) == (0, 0), "the proxy door knows neither"
         self.connections.append((client, user, about, headers))
 
     def _subscription(self, *values: object) -> None:

@@ -36,6 +36,7 @@ class Scene:
 
     def __init__(self, *, refuse: tuple[str, ...] = (), ask: tuple[str, ...] = (), claim: Claim | None = None):
         self.refuse, self.ask = set(refuse), set(ask)
+        self.now_ns = 0
         self.forwarded: list[dict] = []
         self.answered: list[dict] = []
         self.refusal: dict | None = None
@@ -52,7 +53,7 @@ class Scene:
         self.session = Session(
             self,
             lambda: self,
-            lambda: 0,
+            lambda: self.now_ns,
             connection="g",
             about=About("websocket", {}),
             protobuf=False,
@@ -306,3 +307,30 @@ def test_subscriptions_are_known_from_their_success_to_their_end():
     scene.centrifugo({"id": 4, "unsubscribe": {}})
     scene.centrifugo({"push": {"channel": "c", "unsubscribe": {"code": 2500, "reason": "insufficient state"}}})
     assert scene.observer.events == [("open", "ann"), ("subscribed", "a"), ("unsubscribed", "a"), ("unsubscribed", "c")]
+
+
+def test_latency_is_how_long_the_last_pong_took():
+    scene = opened()
+    assert scene.session.latency_ns == 0
+    for pinged_ns, ponged_ns in ((10, 35), (100, 101)):
+        scene.now_ns = pinged_ns
+        scene.centrifugo({})
+        scene.now_ns = ponged_ns
+        scene.client({})
+        assert scene.session.latency_ns == ponged_ns - pinged_ns
+    scene.now_ns = 1000
+    scene.client({})
+    assert scene.session.latency_ns == 1, "there was no ping"
+    assert scene.forwarded == [{}, {}, {}]
+
+
+def test_a_pong_that_had_to_wait_here_says_nothing_of_the_client():
+    scene = opened(ask=("publish",))
+    scene.now_ns = 10
+    scene.centrifugo({})
+    scene.client(publish(2))
+    scene.client({})
+    scene.now_ns = 10_000
+    scene.deciders.pop()(Verdict.ADMITTED)
+    assert scene.forwarded[1:] == [{}]
+    assert scene.session.latency_ns == 0

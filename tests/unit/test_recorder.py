@@ -148,7 +148,7 @@ def test_the_error_is_what_was_answered_by_code_or_by_status(world: World, verdi
 
 
 def test_a_connection_is_one_row(world: World):
-    world.recording().connection(CLIENT, "42", ("js", "5", "websocket", "json"), {"Origin": ["a", "b"]}, NOW)
+    world.recording().connection(CLIENT, "42", ("js", "5", "websocket", "json"), {"Origin": ["a", "b"]}, NOW, 5, 0)
     assert world.rows == [
         {
             "client": CLIENT,
@@ -159,13 +159,19 @@ def test_a_connection_is_one_row(world: World):
             "headers": {"Origin": ["a", "b"]},
             "metadata": {},
             "labels": {},
-            "latency": 0,
+            "latency": 5,
             "node": "n1",
             "protocol": "json",
             "connected_at": 1_700_000_000,
             "time": 1_700_000_000,
         }
     ]
+
+
+def test_a_connection_that_was_made_before_says_when(world: World):
+    world.recording().connection(CLIENT, "42", ("js", "5", "websocket", "json"), {}, NOW, 0, 1_600_000_000)
+    (row,) = world.rows
+    assert (row["connected_at"], row["time"]) == (1_600_000_000, 1_700_000_000)
 
 
 def test_publications_have_uids_of_their_own(world: World):
@@ -241,7 +247,7 @@ def test_only_some_users_or_channels_are_exported(world: World):
         )
     )
     for user in ("", "a", "b", "c"):
-        recording.connection(CLIENT, user, ("", "", "", ""), {}, NOW)
+        recording.connection(CLIENT, user, ("", "", "", ""), {}, NOW, 0, 0)
         recording.subscription(CLIENT, user, "x:1", NOW)
         recording.operation(operation(user=user), Verdict.ADMITTED, EMPTY_RESULT, 1)
         recording.call(operation("rpc", user=user), Verdict.ADMITTED, EMPTY_RESULT, 1)
@@ -283,7 +289,7 @@ def test_what_was_recorded_is_read_back_from_a_journal(tmp_path: Path):
     )
     for text in ODD:
         recording.operation(Operation("rpc", text, text, text, text), Verdict.ADMITTED, EMPTY_RESULT, 2**62)
-        recording.connection(text, text, (text, text, text, text), {text: [text, text]}, 0)
+        recording.connection(text, text, (text, text, text, text), {text: [text, text]}, 0, 0, 0)
         recording.subscription(text, text, text, 0)
         recording.publication(text, text, 2**40, text, text, 0)
     rows = rows_in(tmp_path)

@@ -19,8 +19,9 @@ Append = Callable[[tuple[object, ...]], object]
 """`RowWriter.append` of one table: takes the values in the order of its columns."""
 RecordOperation = Callable[[Operation, Verdict, Reply, int], object]
 """Takes an operation that is over, its verdict, its reply, and its duration in ns."""
-RecordConnection = Callable[[str, str, tuple[str, str, str, str], dict[str, list[str]], int], object]
-"""Takes client, user, (name, version, transport, protocol), headers, and the time of `clock.boot_ns`."""
+RecordConnection = Callable[[str, str, tuple[str, str, str, str], dict[str, list[str]], int, int, int], object]
+"""Takes client, user, (name, version, transport, protocol), headers, the time of `clock.boot_ns`, latency in ns (0:
+unknown), and when it was made in Unix seconds (0: now)."""
 RecordSubscription = Callable[[str, str, str, int], object]
 """Takes client, user, channel, time."""
 RecordPublication = Callable[[str, str, int, str, str, int], object]
@@ -33,7 +34,6 @@ MOST_NAMES: Final = 4096
 
 _NO_LABELS: Final[dict[str, str]] = {}  # labels and metadata are Centrifugo PRO's own
 _NO_METADATA: Final[dict[str, list[str]]] = {}
-_NO_LATENCY: Final = 0
 _TAILS: Final = tuple(f"{tail:02x}" for tail in range(256))
 
 
@@ -107,14 +107,20 @@ class Recorder:
         append, node, seconds = self._appends[CONNECTIONS.number], self._node, self._seconds
 
         def record(
-            client: str, user: str, about: tuple[str, str, str, str], headers: dict[str, list[str]], at_ns: int
+            client: str,
+            user: str,
+            about: tuple[str, str, str, str],
+            headers: dict[str, list[str]],
+            at_ns: int,
+            latency_ns: int,
+            made_s: int,
         ) -> None:
             if at_ns >= seconds.end_ns:
                 seconds.turn()
             name, version, transport, protocol = about
             append((
-                client, user, name, version, transport, headers, _NO_METADATA, _NO_LABELS, _NO_LATENCY, node, protocol,
-                seconds.now, seconds.now,
+                client, user, name, version, transport, headers, _NO_METADATA, _NO_LABELS, latency_ns, node, protocol,
+                made_s or seconds.now, seconds.now,
             ))  # fmt: skip
 
         return record

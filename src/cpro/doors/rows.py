@@ -19,8 +19,9 @@ BY_CLIENT, BY_API = "client", "api"
 """Sources of publications."""
 
 
-RecordConnection = Callable[[str, str, tuple[str, str, str, str], dict[str, list[str]], int], object]
-"""Takes client, user, (name, version, transport, protocol), headers, and the time of `clock.boot_ns`."""
+RecordConnection = Callable[[str, str, tuple[str, str, str, str], dict[str, list[str]], int, int, int], object]
+"""Takes client, user, (name, version, transport, protocol), headers, the time of `clock.boot_ns`, latency in ns (0:
+unknown), and when it was made in Unix seconds (0: now)."""
 RecordSubscription = Callable[[str, str, str, int], object]
 """Takes client, user, channel, time."""
 RecordPublication = Callable[[str, str, int, str, str, int], object]
@@ -125,7 +126,7 @@ def _connecting(recording: Recording) -> Tell | None:
         at_ns = operation.started_ns + duration_ns
         if connection is not None:
             event, request = operation.noted
-            connection(operation.client, operation.user, _about(event), headers_of(request), at_ns)
+            connection(operation.client, operation.user, _about(event), headers_of(request), at_ns, 0, 0)
         if subscription is not None:
             for channel in channels:
                 subscription(operation.client, operation.user, channel, at_ns)

@@ -214,6 +214,29 @@ def test_what_is_open_is_recorded_again_in_every_snapshot(stack: StartStack, sdk
     asyncio.run(run())
 
 
+def test_snapshots_say_how_long_a_pong_takes_and_when_the_connection_was_made(stack: StartStack, sdk: OpenSdk):
+    gateway = {"gateway": {"enabled": True, "snapshot_interval": "1s"}}
+
+    def change(config: dict) -> None:
+        without_proxies(config)
+        config["client"] |= {"ping_interval": "2s", "pong_timeout": "1900ms"}
+
+    started = stack({**analytics("connections"), **gateway}, answer=None, change=change)
+    rows = "SELECT latency, connected_at, time FROM centrifugo.connections ORDER BY time"
+
+    async def run():
+        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+            await ann.ready()
+            await eventually(lambda: any(int(row["latency"]) > 0 for row in ask(started.service, rows)), timeout_s=30.0)
+
+    asyncio.run(run())
+    found = ask(started.service, rows)
+    assert int(found[0]["latency"]) == 0, "it has just been made"
+    assert all(0 <= int(row["latency"]) < 2_000_000_000 for row in found)
+    assert len({row["connected_at"] for row in found}) == 1
+    assert found[-1]["time"] > found[-1]["connected_at"]
+
+
 def test_a_user_is_online_while_connected_and_active_by_its_own_call(stack: StartStack, sdk: OpenSdk):
     settings = {"user_status": {"enabled": True}, "http_api": {"key": "k"}}
     started = start_alone(stack, settings)

@@ -10,7 +10,7 @@ from typing import Final
 from cpro._fast.command import Command
 from cpro._fast.http1 import Request
 from cpro._fast.replies import Reply as Said
-from cpro.clock import boot_ns
+from cpro.clock import boot_ns, unix_seconds
 from cpro.doors.claims import Tell
 from cpro.doors.gateway.session import About, Asked, Session
 from cpro.doors.rows import BY_CLIENT, Recording, headers_reader
@@ -45,7 +45,8 @@ class Books:
     # -- the observer
 
     def on_open(self, session: Session, connect: Command, said: Said) -> None:
-        session.about.name, session.about.version = connect.name, connect.version
+        about = session.about
+        about.name, about.version, about.made_s = connect.name, connect.version, unix_seconds()
         self._open[session] = set(said.subs)
         self._tell_of(session, boot_ns())
 
@@ -91,7 +92,9 @@ class Books:
         about = session.about
         if recording.connection is not None:
             names = (about.name, about.version, about.transport, "protobuf" if session.protobuf else "json")
-            recording.connection(session.client, session.user, names, about.headers, at_ns)
+            recording.connection(
+                session.client, session.user, names, about.headers, at_ns, session.latency_ns, about.made_s
+            )
         if recording.subscription is not None:
             for channel in self._open[session]:
                 recording.subscription(session.client, session.user, channel, at_ns)

@@ -123,14 +123,16 @@ class Rules(Protocol):
 
 
 class About:
-    """What only the request that opened a session tells of it."""
+    """What only the beginning of a session tells of it."""
 
-    __slots__ = ("headers", "name", "transport", "version")
+    __slots__ = ("headers", "made_s", "name", "transport", "version")
 
     def __init__(self, transport: str, headers: dict[str, list[str]]) -> None:
         self.transport = transport
         self.headers = headers
         self.name = self.version = ""
+        self.made_s = 0
+        """When it opened, in Unix seconds."""
 
 
 class Asked:
@@ -201,6 +203,9 @@ class Session:
         self._pages = Pages()
         self._errors: list[int] = []
         self._polled: frozenset[str] = frozenset()  # channels of shared polls
+        self.latency_ns = 0
+        """How long the client last took to answer a ping of Centrifugo's; 0: it has answered none yet."""
+        self._pinged_ns = 0  # 0: nothing to answer, or its answer has waited here
 
     # -- what the client sends
 
@@ -210,6 +215,7 @@ class Session:
             return
         commands = parse_commands(payload, self.protobuf)
         if self._is_asking or self.state is State.CONNECTING:
+            self._pinged_ns = 0
             self._waiting().append((payload, commands, 0))
             before, self._queued_bytes = self._queued_bytes, self._queued_bytes + len(payload)
             if before <= WAITING_LIMIT_BYTES < self._queued_bytes:
@@ -260,6 +266,8 @@ class Session:
         elif kind == "connect" and self.state is State.NEW:
             self._connect(rules, command, payload, now_ns)
         elif self.state is not State.OPEN or kind in UNCOUNTED:
+            if kind == "pong":
+                self.on_ponged(now_ns)
             self._admitted.append(command)
         elif (lane := self._lane(rules, kind, command)) is None:
             self._expect(command, None)
@@ -389,8 +397,19 @@ class Session:
             self._on_connect_said(self._establish, said)
         elif said.id:
             self._on_reply(said)
+        elif said.kind == "ping":
+            self.on_pinged()
         elif said.kind == "push_unsubscribe":
             self._rules().observer.on_unsubscribed(self, said.channel)
+
+    def on_pinged(self) -> None:
+        """The client has been sent a ping."""
+        self._pinged_ns = self._clock()
+
+    def on_ponged(self, now_ns: int) -> None:
+        """It has answered."""
+        if self._pinged_ns:
+            self.latency_ns, self._pinged_ns = now_ns - self._pinged_ns, 0
 
     def _on_reply(self, said: Said) -> None:
         respond, command = self._pending.pop(said.id, (None, None))

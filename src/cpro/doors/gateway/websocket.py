@@ -17,6 +17,8 @@ from cpro._fast.wsframe import (
     CLOSE,
     DROP,
     NO_STATUS,
+    PING,
+    PONG,
     TEXT,
     ClientFrames,
     Event,
@@ -25,6 +27,7 @@ from cpro._fast.wsframe import (
     build_frame,
 )
 from cpro._fast.wsscan import ServerScan
+from cpro.clock import boot_ns
 from cpro.doors.gateway.far import FarLeg
 from cpro.doors.gateway.session import Session
 from cpro.http.dial import BaseTransport, Leg, Transport
@@ -124,6 +127,8 @@ class WebSocketTap(Leg):
             self.far.write(build_frame(CLOSE, event.payload, mask_key=self._masks.next()))
             self._finish_in(CLOSE_WAIT_S)
         else:
+            if opcode == PONG:
+                self.session.on_ponged(boot_ns())
             self.far.write(build_frame(opcode, event.payload, mask_key=self._masks.next()))
 
     def _on_client_fault(self) -> None:
@@ -240,6 +245,8 @@ class WebSocketTap(Leg):
     def _on_far_event(self, event: Event) -> None:
         if event.opcode == CLOSE:
             self._on_far_close(event)
+        elif event.opcode == PING:
+            self.session.on_pinged()
         elif event.opcode in (TEXT, BINARY):
             self._held_payload = event.payload if self._held else b""
             for said in parse_replies(event.payload, self.protobuf):
