@@ -100,6 +100,7 @@ FLOORS = {
         "_fast.command",
         "_fast.commands",
         "_fast.crowd",
+        "_fast.emulation",
         "_fast.http1",
         "_fast.replies",
         "_fast.wsframe",

@@ -71,6 +71,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     """What the caller gets: an HTTP status and a JSON body in Centrifugo's proxy envelope.
 
     `error` and `disconnect` repeat the codes inside the body (0 = none), so that nobody has to parse it again.
+    `extra` are more header lines, each with CRLF; of other statuses than 200 only.
     """
 
     body: bytes
@@ -78,6 +79,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     disconnect: int = 0
     status: int = 200
     content_type: bytes = b"application/json"
+    extra: bytes = b""
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -236,26 +236,37 @@ class JsSdk(Sdk):
 
 
 KINDS = ("python-json", "python-protobuf", "js-json")
+HTTP_KINDS = ("js-http_stream", "js-http_stream-protobuf", "js-sse")
+"""Those that need no WebSocket."""
 
 
 def why_missing(kind: str) -> str | None:
     """Why tests of this kind can't run here, if they can't."""
-    if kind != "js-json":
+    if not kind.startswith("js-"):
         return None
     if shutil.which("node") is None:
         return "no node on PATH"
-    if not (JS_FOLDER / "node_modules" / "centrifuge").is_dir():
+    if not all((JS_FOLDER / "node_modules" / name).is_dir() for name in ("centrifuge", "eventsource")):
         return "npm install --prefix tests/e2e/js has not been run"
     return None
 
 
 @asynccontextmanager
 async def open_sdk(
-    kind: str, url: str, *, data: object = None, headers: dict[str, str] | None = None, token: str = ""
+    kind: str,
+    url: str,
+    *,
+    data: object = None,
+    headers: dict[str, str] | None = None,
+    token: str = "",
+    emulation: str = "",
 ) -> AsyncIterator[Sdk]:
-    """A client of this kind, told to connect; `headers` go with the WebSocket's upgrade request."""
-    if kind == "js-json":
-        async with _node({"url": url, "data": data, "headers": headers or {}, "token": token}) as process:
+    """A client of this kind, told to connect to the WebSocket at `url`, or by another transport of the same server.
+
+    `headers` go with its requests (not those of SSE); `emulation` is where posts go, if to another server."""
+    if kind.startswith("js-"):
+        options = {"data": data, "headers": headers or {}, "token": token, **_js_transport(kind, url, emulation)}
+        async with _node(options) as process:
             sdk = JsSdk(process)
             reading = asyncio.create_task(sdk.read())
             yield sdk
@@ -270,6 +281,19 @@ async def open_sdk(
         await sdk.client.disconnect()
         closing = sdk.client._background_tasks  # it closes its socket there and lets nobody wait for it
         await asyncio.gather(*closing, return_exceptions=True)
+
+
+def _js_transport(kind: str, url: str, emulation: str) -> dict:
+    _, name, *protocol = kind.split("-")
+    if name == "json":
+        return {"url": url, "transport": "websocket"}
+    base = url.replace("ws:", "http:").removesuffix("/connection/websocket")
+    return {
+        "url": f"{base}/connection/{name}",
+        "transport": name,
+        "protobuf": protocol == ["protobuf"],
+        "emulation": f"{emulation or base}/emulation",
+    }
 
 
 @asynccontextmanager

@@ -147,7 +147,13 @@ def test_a_status_with_a_body_says_what_it_is():
     assert b"Content-Type" not in build_status(404, True, b"", b"", b"application/json")
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 405, 413, 417, 429, 431, 500, 502, 503, 599])
+def test_a_status_that_has_no_body_does_not_say_how_long_it_is():
+    assert build_status(204, False, b"X-Y: z\r\n") == (
+        b"HTTP/1.1 204 No Content\r\nConnection: close\r\nX-Y: z\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize("status", [204, 400, 401, 404, 405, 413, 417, 429, 431, 500, 502, 503, 599])
 def test_every_status_reads_back(status):
     parser = ResponseParser(1000, 0)
     parser.feed(build_status(status))

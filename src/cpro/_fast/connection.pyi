@@ -18,7 +18,8 @@ LINGER_S: float
 """How long a connection that is closing is still drained, so that its last answer isn't lost to a reset."""
 
 class Answer(Structural):
-    """What a handler gives back. `content_type` is left out where there is no body, but for a 200."""
+    """What a handler gives back. `content_type` is left out where there is no body, but for a 200. `extra` are more
+    header lines, each with CRLF, of any other status."""
 
     @property
     def status(self) -> int: ...
@@ -26,6 +27,8 @@ class Answer(Structural):
     def body(self) -> bytes: ...
     @property
     def content_type(self) -> bytes: ...
+    @property
+    def extra(self) -> bytes: ...
 
 Handler = Callable[[Request, "Connection", int], Answer | None]
 """Takes a request, the connection it came by and the time in ns (the server's clock, read once per read event).

@@ -187,7 +187,7 @@ cdef class Connection:
         if status == 200:
             self.transport.write(replied(body, keep_alive, content_type, extra))
         else:
-            self.transport.write(build_status(status, keep_alive, extra, body, content_type))
+            self.transport.write(build_status(status, keep_alive, extra + <bytes>answer.extra, body, content_type))
         return 0 if keep_alive else self.linger()
 
     cdef int refuse(self, int status) except -1:

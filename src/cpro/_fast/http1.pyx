@@ -291,7 +291,8 @@ cdef class ResponseParser(MessageParser):
 # -- builders -------------------------------------------------------------------------------------------------
 
 cdef dict REASONS = {
-    200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 404: b"Not Found", 405: b"Method Not Allowed",
+    200: b"OK", 204: b"No Content", 400: b"Bad Request", 401: b"Unauthorized", 404: b"Not Found",
+    405: b"Method Not Allowed",
     413: b"Content Too Large", 417: b"Expectation Failed", 429: b"Too Many Requests",
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 502: b"Bad Gateway",
     503: b"Service Unavailable",
@@ -470,6 +471,10 @@ def build_status(
 ):
     if not 100 <= status <= 999:
         raise ValueError("a status has three digits")
+    if status == 204:  # which has no body, and must not have its length (RFC 9110 section 8.6)
+        return b"HTTP/1.1 204 %b\r\n%b%b\r\n" % (
+            REASONS.get(status, b""), b"" if keep_alive else b"Connection: close\r\n", extra,
+        )
     return b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\n%b%b\r\n%b" % (
         status, REASONS.get(status, b""), b"Content-Type: %b\r\n" % content_type if body and content_type else b"",
         len(body), b"" if keep_alive else b"Connection: close\r\n", extra, body,

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from cpro._fast.http1 import Request, RequestParser, Response
+from cpro._fast.http1 import Request, Response
 from cpro.clock import boot_ns
 from cpro.doors.api_answers import INTERNAL_ERROR, error_answer, wants_transport
 from cpro.doors.api_publications import PUBLISHING, OnPublication, tell_of_answer
 from cpro.http.client import Failure, HttpClient
+from cpro.http.made import make_post
 from cpro.logs import Occasional
 from cpro.operation import Reply, Verdict
 
@@ -22,10 +23,6 @@ TIMEOUT_S: Final = 10.0
 CONNECT_TIMEOUT_S: Final = 1.0
 MAX_IDLE_S: Final = 20.0
 """Centrifugo closes connections that are idle for 30 s: none is used that is about to be."""
-
-_HEAD_LIMIT_BYTES: Final = 1 << 16
-_BODY_LIMIT_BYTES: Final = 1 << 31
-_HEAD: Final = b"POST / HTTP/1.1\r\nHost: cpro\r\nContent-Type: application/json\r\n"
 
 Record = Callable[[Verdict, int], None]
 
@@ -69,7 +66,7 @@ class PassOn:
 
     def ask(self, path: bytes, body: bytes, hear: Callable[[Response | None], None]) -> None:
         """Send a request of our own; `hear` gets the response, None where there is none."""
-        self._send(_made(body), path, hear)
+        self._send(make_post(body), path, hear)
 
     def _send(self, request: Request, target: bytes, hear: Callable[[Response | None], None]) -> None:
         began_ns = boot_ns()
@@ -86,16 +83,6 @@ class PassOn:
             hear(outcome)
 
         self._route.at(target, self._key).send(request, on_done)
-
-
-def _made(body: bytes) -> Request:
-    """A request that could have come in."""
-    parser = RequestParser(_HEAD_LIMIT_BYTES, _BODY_LIMIT_BYTES)
-    parser.feed(_HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-    request = parser.next_request()
-    if request is None:
-        raise AssertionError("a whole request was fed")
-    return request
 
 
 def _without_key(query: bytes) -> bytes:

@@ -21,6 +21,12 @@ class Seal:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Seal) and hmac.compare_digest(self._secret, other._secret)
+
+    def __hash__(self) -> int:
+        return hash(self._secret)
+
     def close(self, purpose: str, *texts: str) -> str:
         """A sealed text of URL-safe characters."""
         content = urlsafe_b64encode(msgspec.json.encode(texts)).rstrip(b"=")

@@ -37,9 +37,13 @@ class Dialer:
         self._avoided_until_s: dict[Origin, float] = {}
         self._dials: set[asyncio.Task[None]] = set()
 
-    def dial(self, leg: Leg, on_refused: Callable[[], object]) -> None:
-        """Connect `leg` to a server; `on_refused` is called when none takes the connection."""
-        dial = self._loop.create_task(self._dial(leg, on_refused))
+    def dial(
+        self, leg: Leg, on_refused: Callable[[], object], on_chosen: Callable[[Origin], object] | None = None
+    ) -> None:
+        """Connect `leg` to a server; `on_refused` is called when none takes the connection.
+
+        `on_chosen` hears of each server that is tried, before `leg` hears anything of it."""
+        dial = self._loop.create_task(self._dial(leg, on_refused, on_chosen))
         self._dials.add(dial)
         dial.add_done_callback(self._dials.discard)
 
@@ -50,8 +54,12 @@ class Dialer:
             dial.cancel()
         await asyncio.gather(*dials, return_exceptions=True)
 
-    async def _dial(self, leg: Leg, on_refused: Callable[[], object]) -> None:
+    async def _dial(
+        self, leg: Leg, on_refused: Callable[[], object], on_chosen: Callable[[Origin], object] | None
+    ) -> None:
         for origin in self._in_turn():
+            if on_chosen is not None:
+                on_chosen(origin)
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await self._connect(origin, leg)

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from cpro._fast.counters import Counters
@@ -11,12 +11,15 @@ from cpro.config.model import Settings
 from cpro.config.tls import client_context, resolve_pem, server_context
 from cpro.doors.claims import Claim, Record, Tell
 from cpro.doors.gateway.books import tells_of
+from cpro.doors.gateway.desk import Desk, Place
 from cpro.doors.gateway.door import SHUTDOWN, GatewayDoor, GatewayRules
 from cpro.doors.gateway.lanes import build_lanes
+from cpro.doors.gateway.poster import CONNECT_TIMEOUT_S, MAX_IDLE_S, MOST_REPLY_BYTES, TIMEOUT_S, Poster
 from cpro.doors.gateway.tokens import Tokens
 from cpro.doors.rows import Recording
 from cpro.doors.seal import Seal
 from cpro.doors.telling import Interest, telling
+from cpro.http.client import HttpClient
 from cpro.http.dial import Dialer
 from cpro.http.server import Server
 from cpro.limits.errors import ErrorLimit
@@ -35,17 +38,18 @@ STEPS_AT_A_TIME = 100
 
 
 class ConnectionCount:
-    """How many connections this worker has open, in a slot of its counters."""
+    """How many connections of each transport this worker has open, in slots of its counters."""
 
-    def __init__(self, counters: Counters, slot: int) -> None:
+    def __init__(self, counters: Counters, slots: Mapping[str, int]) -> None:
         self._counters = counters
-        self._slot = slot
-        self._open = 0
-        counters.set(slot, 0)  # whatever a worker of this number had that died
+        self._slots = slots
+        self._open = dict.fromkeys(slots, 0)
+        for slot in slots.values():
+            counters.set(slot, 0)  # whatever a worker of this number had that died
 
-    def add(self, change: int) -> None:
-        self._open += change
-        self._counters.set(self._slot, self._open)
+    def add(self, transport: str, change: int) -> None:
+        self._open[transport] += change
+        self._counters.set(self._slots[transport], self._open[transport])
 
 
 class GatewayHouse:
@@ -76,7 +80,18 @@ class GatewayHouse:
         self._is_proxied = gateway.proxy_protocol
         self._rounds: list[asyncio.Task[None]] = []
         crowd = CrowdFile.attach(orders.crowd_path).block(orders.number)
-        self._door = GatewayDoor(self._dialer.dial, loop.call_later, connections, crowd)
+        self._client = HttpClient(
+            loop,
+            timeout_s=TIMEOUT_S,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            max_reply_bytes=MOST_REPLY_BYTES,
+            tls=client_context(gateway.centrifugo_tls) if is_https else None,
+            server_hostname=gateway.centrifugo_tls.server_name or None,
+            max_idle_s=MAX_IDLE_S,
+        )
+        poster = Poster(self._client)
+        desk = Desk(Place(orders.service, orders.number, gateway.internal_address, ()), poster)
+        self._door = GatewayDoor(self._dialer.dial, loop.call_later, connections, crowd, desk, poster)
         self._server = Server(
             self._door,
             max_body_bytes=orders.started.max_body_size,
@@ -130,6 +145,7 @@ class GatewayHouse:
         await self._server.drain(0.0)
         await self._dialer.close()
         await self._jwks.close()
+        await self._client.close(0.0)
         for task in self._rounds:
             task.cancel()
         for tap in list(self._door.taps):

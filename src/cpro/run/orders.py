@@ -33,6 +33,8 @@ class Orders:
     status_path: str
     """Folder of the table of statuses, or the fold table where they are kept in Redis; empty where they are off."""
     counters_path: str
+    service: str
+    """Names this run of the service to its workers and, through clients, to other nodes; each start has another."""
     crowd_path: str
     """Of the connections of the gateway; empty where that is off."""
     proxy_fd: int

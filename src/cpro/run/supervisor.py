@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import resource
+import secrets
 import signal
 import socket
 import sys
@@ -100,6 +101,7 @@ class Supervisor:
         if self._gateway is not None:
             self._crowd_path, self._crowd = self._gather(resources)
         self._secret = kept_secret(settings.data_dir)
+        self._name = secrets.token_urlsafe(12)
         self._leases: LeaseTable | None = None
         if stores_of(settings).limits is not None:
             self._leases = open_leases(self._table, table.max_buckets, boot_ns())
@@ -158,6 +160,7 @@ class Supervisor:
             leases_path=self._leases.path if self._leases else "",
             status_path=self._status_path,
             counters_path=self._counters_path,
+            service=self._name,
             crowd_path=self._crowd_path,
             proxy_fd=proxy_fd,
             api_fd=api_fd,

@@ -34,7 +34,7 @@ from cpro.errors import CproError
 from cpro.http.client import HttpClient
 from cpro.http.server import Server
 from cpro.limits.rules import Rules, compile_rules
-from cpro.metrics import UPSTREAM_OUTCOMES, VERDICTS, Catalogue, Exposition
+from cpro.metrics import TRANSPORTS, UPSTREAM_OUTCOMES, VERDICTS, Catalogue, Exposition
 from cpro.operation import Reply
 from cpro.run.centrifugo import connect_api
 from cpro.run.limits import build_limits
@@ -227,8 +227,8 @@ class Worker:
         from cpro.run.gateway import ConnectionCount, GatewayHouse  # a service without it does without all of this
 
         claims = self._plugged.claims if self._plugged else ()
-        slot = self._catalogue.gateway_connections.slot("websocket")
-        connections = ConnectionCount(self._counters, slot)
+        slots = {name: self._catalogue.gateway_connections.slot(name) for name in TRANSPORTS}
+        connections = ConnectionCount(self._counters, slots)
         return GatewayHouse(self._orders, self._gate, partial(self._recorder, door="gateway"), claims, connections)
 
     def _recorder(self, kind: str, door: str = "proxy") -> Record:

@@ -2,10 +2,12 @@
 // events go to stdout. See tests/support/sdks.py, which speaks to it.
 
 import { createInterface } from "node:readline";
-import { Centrifuge } from "centrifuge";
+import { Centrifuge as JsonCentrifuge } from "centrifuge";
+import { Centrifuge as ProtobufCentrifuge } from "centrifuge/build/protobuf";
+import { EventSource } from "eventsource";
 import WebSocket from "ws";
 
-const { url, data, headers, token } = JSON.parse(process.argv[2]);
+const { url, data, headers, token, transport, protobuf, emulation } = JSON.parse(process.argv[2]);
 
 class SocketWithHeaders extends WebSocket {
   constructor(address, protocols) {
@@ -17,9 +19,18 @@ const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
 const tell = (event, context, more = {}) =>
   say({ event, code: context.error?.code ?? context.code ?? null, ...more });
 
-const client = new Centrifuge(url, {
+// With Protobuf the payload stays JSON, as bytes.
+const encode = (value) => (protobuf ? new TextEncoder().encode(JSON.stringify(value)) : value);
+const decode = (value) => (protobuf && value?.length ? JSON.parse(new TextDecoder().decode(value)) : value);
+
+const Centrifuge = protobuf ? ProtobufCentrifuge : JsonCentrifuge;
+const client = new Centrifuge(transport === "websocket" ? url : [{ transport, endpoint: url }], {
   websocket: SocketWithHeaders,
-  data: data ?? undefined,
+  eventsource: EventSource,
+  fetch: (address, options) => fetch(address, { ...options, headers: { ...headers, ...options.headers } }),
+  readableStream: ReadableStream,
+  emulationEndpoint: emulation,
+  data: data == null ? undefined : encode(data),
   token: token || undefined,
   minReconnectDelay: 100,
   maxReconnectDelay: 1000,
@@ -42,7 +53,7 @@ const delays = { minResubscribeDelay: 100, maxResubscribeDelay: 1000 };
 const orders = {
   subscribe(channel) {
     watch(client.newSubscription(channel, delays))
-      .on("publication", ({ data, info }) => say({ event: "publication", channel, data, user: info?.user ?? null }))
+      .on("publication", ({ data, info }) => say({ event: "publication", channel, data: decode(data), user: info?.user ?? null }))
       .subscribe();
   },
   mapSubscribe(channel) {
@@ -51,13 +62,13 @@ const orders = {
         say({ event: "update", channel, key, data: data ?? null, removed: removed ?? false }))
       .subscribe();
   },
-  publish: (channel, data) => client.publish(channel, data),
+  publish: (channel, data) => client.publish(channel, encode(data)),
   unsubscribe: (channel) => client.getSubscription(channel).unsubscribe(),
   history: async (channel, limit) =>
-    (await client.getSubscription(channel).history({ limit })).publications.map(({ data }) => data),
+    (await client.getSubscription(channel).history({ limit })).publications.map(({ data }) => decode(data)),
   presence: async (channel) => Object.values((await client.getSubscription(channel).presence()).clients).map(({ user }) => user),
   presenceStats: async (channel) => (await client.getSubscription(channel).presenceStats()).numClients,
-  rpc: (method, data) => client.rpc(method, data),
+  rpc: async (method, data) => ({ data: decode((await client.rpc(method, encode(data))).data) }),
   mapPublish: (channel, key, data) => client.mapPublish(channel, key, data),
   mapRemove: (channel, key) => client.mapRemove(channel, key),
 };

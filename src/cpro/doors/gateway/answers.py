@@ -3,10 +3,11 @@
 import msgspec
 
 from cpro._fast.replies import build_error_reply
+from cpro.doors.gateway.proto import bytes_field, delimited, int_field
 from cpro.operation import Reply
 
-_VARINT, _BYTES = 0, 2
-_REPLY_ID, _REPLY_RPC, _RPC_DATA = 1, 13, 1  # field numbers of Centrifugo's client protocol
+_REPLY_ID, _REPLY_PUSH, _REPLY_RPC = 1, 4, 13  # field numbers of Centrifugo's client protocol
+_RPC_DATA, _PUSH_DISCONNECT, _DISCONNECT_CODE, _DISCONNECT_REASON = 1, 11, 1, 2
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -36,23 +37,13 @@ def build_answer(command_id: int, reply: Reply, *, protobuf: bool) -> bytes:
     data = bytes(answer.result.data)
     if not protobuf:
         return b'{"id":%d,"rpc":%s}' % (command_id, b'{"data":%s}' % data if data else b"{}")
-    result = _field(_RPC_DATA, data) if data else b""
-    message = _key(_REPLY_ID, _VARINT) + _varint(command_id) + _field(_REPLY_RPC, result)
-    return _varint(len(message)) + message
+    result = bytes_field(_RPC_DATA, data) if data else b""
+    return delimited(int_field(_REPLY_ID, command_id) + bytes_field(_REPLY_RPC, result))
 
 
-def _field(number: int, content: bytes) -> bytes:
-    return _key(number, _BYTES) + _varint(len(content)) + content
-
-
-def _key(number: int, wire_type: int) -> bytes:
-    return _varint(number << 3 | wire_type)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+def build_disconnect(code: int, reason: str, *, protobuf: bool) -> bytes:
+    """The push by which a stream ends, where a WebSocket has its close frame."""
+    if not protobuf:
+        return msgspec.json.encode({"push": {"disconnect": {"code": code, "reason": reason}}})
+    body = int_field(_DISCONNECT_CODE, code) + bytes_field(_DISCONNECT_REASON, reason.encode())
+    return delimited(bytes_field(_REPLY_PUSH, bytes_field(_PUSH_DISCONNECT, body)))

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 from urllib.parse import parse_qs
 from uuid import uuid4
 
@@ -12,14 +12,20 @@ from cpro._fast.http1 import Request
 from cpro.clock import boot_ns
 from cpro.config.model import Gateway
 from cpro.doors.gateway.books import Books
+from cpro.doors.gateway.desk import Desk
 from cpro.doors.gateway.heads import FORWARDED_FOR, OURS, REAL_IP, relay_request
+from cpro.doors.gateway.opening import Opening
 from cpro.doors.gateway.peers import Peer, Peers, counted_as
 from cpro.doors.gateway.session import Observer, Session
+from cpro.doors.gateway.stream import StreamTap
+from cpro.doors.gateway.streams import Centrifugo, Streams
 from cpro.doors.gateway.tokens import Claim, Tokens
+from cpro.doors.gateway.ways import WAYS, Way
 from cpro.doors.gateway.websocket import Timer, WebSocketTap
 from cpro.doors.joined import HEADER, read_mark, seal_connection
 from cpro.doors.seal import Seal
-from cpro.http.dial import Leg
+from cpro.http.dial import Leg, Transport
+from cpro.http.endpoints import Origin
 from cpro.http.server import Connection
 from cpro.logs import Occasional
 from cpro.operation import Reply, status_reply
@@ -30,6 +36,7 @@ log = logging.getLogger(__name__)
 NOT_FOUND = status_reply(404)
 SERVICE_UNAVAILABLE = status_reply(503)
 WEBSOCKET: Final = b"/connection/websocket"
+EMULATION: Final = b"/emulation"
 PROTOBUF: Final = b"centrifuge-protobuf"
 JSON: Final = b"centrifuge-json"
 MOST_SERVER_MESSAGE_BYTES: Final = 64 * 1024 * 1024
@@ -41,7 +48,14 @@ SHUTDOWN: Final = (3001, "shutdown")
 class Dial(Protocol):
     """`http.dial.Dialer.dial`."""
 
-    def __call__(self, leg: Leg, on_refused: Callable[[], object], /) -> None: ...
+    def __call__(
+        self, leg: Leg, on_refused: Callable[[], object], on_chosen: Callable[[Origin], object] | None = None, /
+    ) -> None: ...
+
+
+Tap = WebSocketTap | StreamTap
+"""A connection that is open."""
+SomeTap = TypeVar("SomeTap", WebSocketTap, StreamTap)
 
 
 @dataclass(frozen=True)
@@ -67,8 +81,8 @@ class GatewayRules:
 class Connections(Protocol):
     """The count of what is open, for the metrics."""
 
-    def add(self, change: int) -> None:
-        """So many more here."""
+    def add(self, transport: str, change: int) -> None:
+        """So many more of a transport here."""
 
 
 class GatewayDoor:
@@ -80,13 +94,15 @@ class GatewayDoor:
         call_later: Callable[[float, Callable[[], object]], Timer],
         connections: Connections,
         crowd: Crowd,
+        desk: Desk,
+        centrifugo: Centrifugo,
     ) -> None:
-        """`crowd` counts the connections of the node."""
+        """`crowd` counts the connections of the node; `desk` and `centrifugo` are for posts of streams."""
         self._connections = connections
         self._crowd = crowd
-        self._dial = dial
+        self.dial = dial
         self.call_later = call_later
-        self.taps: dict[WebSocketTap, int] = {}
+        self.taps: dict[Tap, int] = {}
         """What is open, with its place in the crowd."""
         self.books = Books()
         self._most = self._most_per_address = 0
@@ -95,6 +111,8 @@ class GatewayDoor:
         self.is_stopping = False
         self._occasional = Occasional(log)
         self._rules: GatewayRules
+        self._desk = desk
+        self._streams = Streams(self, desk, centrifugo)
 
     def configure(self, gateway: Gateway, rules: GatewayRules) -> None:
         """Put settings in force from the next request (limits: from the next command) on."""
@@ -103,6 +121,7 @@ class GatewayDoor:
         self._user_header = gateway.user_id_http_header.lower().encode()
         self._most, self._most_per_address = gateway.max_connections, gateway.max_connections_per_ip
         self._rules = rules
+        self._desk.configure(rules.seal, gateway.message_size_limit)
 
     def is_proxy(self, address: str) -> bool:
         """Whether connections from an address begin with a header of the PROXY protocol: a trusted proxy's do, and all
@@ -112,7 +131,10 @@ class GatewayDoor:
     def __call__(self, request: Request, connection: Connection, now_ns: int) -> Reply | None:
         if request.path == WEBSOCKET:
             return self._open_websocket(request, connection)
-        return NOT_FOUND
+        if request.path == EMULATION:
+            return self._streams.take_post(request, connection)
+        way = WAYS.get(request.path)
+        return NOT_FOUND if way is None else self._streams.open(request, connection, way)
 
     def rules(self) -> GatewayRules:
         """Those in force."""
@@ -121,57 +143,84 @@ class GatewayDoor:
     def report(self, what: str) -> None:
         self._occasional.warning("centrifugo", "Centrifugo broke the protocol", fault=what)
 
-    def on_tap_closed(self, tap: WebSocketTap) -> None:
+    def on_tap_closed(self, tap: Tap) -> None:
         self._crowd.leave(self.taps.pop(tap))
-        self._connections.add(-1)
+        self._connections.add(tap.session.about.transport, -1)
 
-    def _enter(self, address: str) -> int:
-        """Count a connection in: its place; REFUSED when the node has enough, in all or from that address."""
-        return self._crowd.enter(counted_as(address), self._most, self._most_per_address)
+    # -- opening connections
 
-    # -- WebSocket
+    def opening(self, request: Request, connection: Connection) -> Opening:
+        """Who asks, whatever for."""
+        return Opening(request, self._peers.find(request, connection.peer), uuid4().hex)
 
-    def _open_websocket(self, request: Request, connection: Connection) -> Reply | None:
+    def _open(
+        self,
+        request: Request,
+        connection: Connection,
+        transport_name: str,
+        make: Callable[[Transport, Opening], SomeTap],
+    ) -> tuple[SomeTap, bytes] | None:
+        """A new tap with its session, and what the client has sent behind the request; None where there is no room."""
         if self.is_stopping:
-            return SERVICE_UNAVAILABLE
-        peer = self._peers.find(request, connection.peer)
-        place = self._enter(peer.address)
+            return None
+        opening = self.opening(request, connection)
+        place = self._crowd.enter(counted_as(opening.peer.address), self._most, self._most_per_address)
         if place == REFUSED:
-            return SERVICE_UNAVAILABLE
-        self._connections.add(1)
+            return None
+        self._connections.add(transport_name, 1)
         transport, rest = connection.detach()
-        name = uuid4().hex
-        tap = WebSocketTap(self, transport, self._head(request, peer, name), protobuf=_is_protobuf(request))
-        tap.session = Session(
+        tap = make(transport, opening)
+        tap.session = self._session(tap, opening, transport_name)
+        self.taps[tap] = place
+        transport.set_protocol(tap)
+        return tap, rest
+
+    def _session(self, tap: Tap, opening: Opening, transport_name: str) -> Session:
+        return Session(
             tap,
             self.rules,
             boot_ns,
-            connection=name,
-            about=self.books.about(request, "websocket"),
+            connection=opening.name,
+            about=self.books.about(opening.request, transport_name),
             protobuf=tap.protobuf,
-            address=peer.address,
-            header_user=self._header_user(request, peer),
+            address=opening.peer.address,
+            header_user=self._header_user(opening.request, opening.peer),
         )
-        self.taps[tap] = place
-        transport.set_protocol(tap)
+
+    def open_stream(
+        self, request: Request, connection: Connection, way: Way, make: Callable[[Transport, Opening], StreamTap]
+    ) -> Reply | StreamTap:
+        """A new stream; a Reply where there is no room."""
+        opened = self._open(request, connection, way.name, make)
+        return SERVICE_UNAVAILABLE if opened is None else opened[0]
+
+    def _open_websocket(self, request: Request, connection: Connection) -> Reply | None:
+        opened = self._open(request, connection, "websocket", self._make_websocket)
+        if opened is None:
+            return SERVICE_UNAVAILABLE
+        tap, rest = opened
         if rest:
             tap.data_received(rest)
-        self._dial(tap.far, tap.on_far_lost)
+        self.dial(tap.far, tap.on_far_lost)
         return None
 
-    def _head(self, request: Request, peer: Peer, name: str) -> bytes:
-        """The request as Centrifugo gets it."""
+    def _make_websocket(self, transport: Transport, opening: Opening) -> WebSocketTap:
+        request = opening.request
+        add = ((b"Connection", b"Upgrade"), (b"Upgrade", request.header(b"upgrade") or b"websocket"))
+        return WebSocketTap(self, transport, self.head(opening, add), protobuf=_is_protobuf(request))
+
+    def head(
+        self, opening: Opening, add: tuple[tuple[bytes, bytes], ...], target: bytes = b"", version: bytes = b"1.1"
+    ) -> bytes:
+        """A request as Centrifugo gets it, without its body."""
+        request, peer, name = opening
         drop = OURS | UPGRADE
         if self._user_header and not peer.is_trusted:
             drop |= {self._user_header}
-        add = [
-            (b"Connection", b"Upgrade"),
-            (b"Upgrade", request.header(b"upgrade") or b"websocket"),
-            (HEADER, seal_connection(self._rules.seal, name)),
-        ]
+        ours = [*add, (HEADER, seal_connection(self._rules.seal, name))]
         if peer.address:
-            add += [(FORWARDED_FOR, peer.forwarded_for.encode()), (REAL_IP, peer.address.encode())]
-        return relay_request(request, drop=drop, add=add)
+            ours += [(FORWARDED_FOR, peer.forwarded_for.encode()), (REAL_IP, peer.address.encode())]
+        return relay_request(request, drop=drop, add=ours, target=target, version=version)
 
     def _header_user(self, request: Request, peer: Peer) -> str:
         if not self._user_header or not peer.is_trusted:

@@ -1,4 +1,4 @@
-"""The leg to Centrifugo: asks for the upgrade, then carries bytes."""
+"""The leg to Centrifugo: asks for the upgrade (or for a stream), then carries bytes."""
 
 from typing import Final, cast
 
@@ -10,15 +10,18 @@ from cpro.http.dial import BaseTransport, Leg, Transport
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 BODY_LIMIT_BYTES: Final = 1024 * 1024
-SWITCHING: Final = b"HTTP/1.1 101 "
+SWITCHING: Final = b"101"
+_STATUS: Final = slice(len("HTTP/1.1 "), len("HTTP/1.1 200"))
 
 
 class FarLeg(Leg):
     """A protocol as asyncio's transports call it. Owned by its tap; `close` may come before the connection is made."""
 
-    def __init__(self, tap: Tap, request_head: bytes) -> None:
+    def __init__(self, tap: Tap, request: bytes, accepted: bytes = SWITCHING) -> None:
+        """`request` with its body, if any; `accepted` is the status after which bytes are carried, empty for none."""
         self._tap = tap
-        self._request_head = request_head
+        self._request = request
+        self._accepted = accepted
         self._transport: Transport | None = None
         self._received = b""
         self._is_upgraded = False
@@ -30,8 +33,8 @@ class FarLeg(Leg):
         if self._is_closed:  # the client has gone meanwhile
             self._transport.abort()
             return
-        self._transport.write(self._request_head)
-        self._request_head = b""
+        self._transport.write(self._request)
+        self._request = b""
 
     def data_received(self, data: bytes) -> None:
         if self._is_upgraded:
@@ -81,7 +84,7 @@ class FarLeg(Leg):
             if len(self._received) > HEAD_LIMIT_BYTES:
                 self._give_up()
             return
-        if head.startswith(SWITCHING):
+        if self._accepted and head[_STATUS] == self._accepted:
             self._is_upgraded, self._received = True, b""
             self._tap.on_upgraded(head, rest)
             return

@@ -17,6 +17,8 @@ HOP_BY_HOP: Final = frozenset(
 )
 FORWARDED_FOR: Final = b"X-Forwarded-For"
 REAL_IP: Final = b"X-Real-Ip"
+NO_BODY: Final = frozenset({204, 304})
+"""Statuses that never have one, nor its length (RFC 9110 section 8.6)."""
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 OURS: Final = frozenset({HEADER.lower(), FORWARDED_FOR.lower(), REAL_IP.lower()})
 
@@ -27,9 +29,24 @@ def split_head(received: bytes) -> tuple[bytes, bytes]:
     return (b"", received) if end < 0 else (received[: end + 4], received[end + 4 :])
 
 
-def relay_request(request: Request, *, drop: frozenset[bytes], add: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The head for Centrifugo: its end-to-end headers but those named in `drop` (lower case), and those of `add`."""
-    lines = [b"%s %s HTTP/1.1" % (request.method, request.target)]
+def head_lines(head: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of a whole head, without its first line."""
+    pairs = (line.partition(b":") for line in head.split(b"\r\n")[1:] if line)
+    return [(name, value.strip()) for name, _, value in pairs]
+
+
+def relay_request(
+    request: Request,
+    *,
+    drop: frozenset[bytes],
+    add: Iterable[tuple[bytes, bytes]],
+    target: bytes = b"",
+    version: bytes = b"1.1",
+) -> bytes:
+    """The head for Centrifugo: its end-to-end headers but those named in `drop` (lower case), and those of `add`.
+
+    `target`, where it isn't the request's own."""
+    lines = [b"%s %s HTTP/%s" % (request.method, target or request.target, version)]
     dropped = drop | HOP_BY_HOP
     lines += [b"%s: %s" % pair for pair in request.headers() if pair[0].lower() not in dropped]
     lines += [b"%s: %s" % pair for pair in add]
@@ -41,5 +58,7 @@ def relay_response(response: Response) -> bytes:
     status = response.status
     lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}".encode()]
     lines += [b"%s: %s" % pair for pair in response.headers() if pair[0].lower() not in HOP_BY_HOP]
-    lines += [b"Content-Length: %d" % len(response.body), b"Connection: close"]
+    if status not in NO_BODY:
+        lines.append(b"Content-Length: %d" % len(response.body))
+    lines.append(b"Connection: close")
     return b"\r\n".join((*lines, b"", response.body))

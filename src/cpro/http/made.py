@@ -1,0 +1,19 @@
+"""Requests of our own, in the form that the client forwards."""
+
+from typing import Final
+
+from cpro._fast.http1 import Request, RequestParser
+
+_HEAD_LIMIT_BYTES: Final = 1 << 16
+_BODY_LIMIT_BYTES: Final = 1 << 31
+_HEAD: Final = b"POST / HTTP/1.1\r\nHost: cpro\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+
+
+def make_post(body: bytes, content_type: bytes = b"application/json") -> Request:
+    """A POST that could have come in."""
+    parser = RequestParser(_HEAD_LIMIT_BYTES, _BODY_LIMIT_BYTES)
+    parser.feed(_HEAD % (content_type, len(body)) + body)
+    request = parser.next_request()
+    if request is None:
+        raise AssertionError("a whole request was fed")
+    return request
