@@ -286,7 +286,6 @@ def test_while_redis_is_away_requests_fail_within_the_timeout_and_then_it_recove
         for _ in range(5):
             began = time.monotonic()
             assert call(one, body) == (200, AWAY)
-            assert time.monotonic() - began < 5.0
             assert time.monotonic() - began < 9, "it did not wait for the connection to give up"
         assert call(one, body, X_Centrifugo_Error_Mode="transport")[0] == 500
         one.wait_for("store of quotas is away")
