@@ -18,8 +18,9 @@ def narrow(burst: int, step_ns: int) -> Layer:
     return Layer(1, USER, 1, step_ns, burst * step_ns)
 
 
-def hammer(table: BucketTable, until_ns: int, burst: int, step_ns: int, batch: int) -> list[int]:
+def hammer(table: BucketTable, lasting_ns: int, burst: int, step_ns: int, batch: int) -> list[int]:
     """Charge one user as fast as possible; several charges share a clock reading, as in one socket event."""
+    until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + lasting_ns
     plan = Plan([narrow(burst, step_ns), WIDE])
     admitted = []
     while (now_ns := time.clock_gettime_ns(time.CLOCK_BOOTTIME)) < until_ns:
@@ -29,11 +30,9 @@ def hammer(table: BucketTable, until_ns: int, burst: int, step_ns: int, batch: i
     return admitted
 
 
-def insert(table: BucketTable, start_ns: int, keys: int) -> list[int]:
+def insert(table: BucketTable, keys: int) -> list[int]:
     """Charge the same fresh users as the others do, at the same time."""
     plan = Plan([narrow(1, 3600 * 10**9)])
-    while time.clock_gettime_ns(time.CLOCK_BOOTTIME) < start_ns:
-        pass
     now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     return [key for key in range(keys) if table.charge(plan, "", str(key), 1, now_ns) == 0b01_00]
 
@@ -63,4 +62,7 @@ if __name__ == "__main__":
     if what == "die_holding_everything":
         die_holding_everything(path)
     work = {"hammer": hammer, "insert": insert, "churn": churn}[what]
-    print(json.dumps(work(BucketTable.attach(path), *map(int, numbers))))
+    table = BucketTable.attach(path)
+    print("ready", flush=True)
+    sys.stdin.read()  # it ends for all at once
+    print(json.dumps(work(table, *map(int, numbers))))
