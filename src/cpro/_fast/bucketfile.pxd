@@ -1,9 +1,9 @@
 """The bucket file's memory: a header page, 1024 mutexes, then groups of four slots."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from cpython.buffer cimport Py_buffer
 
 from cpro._fast.hashing cimport SipKey, sip13
+from cpro._fast.mapping cimport Mapping
 
 
 cdef extern from "cas16.h":
@@ -108,11 +108,8 @@ cdef int lock_stripe(Header* header, uint64_t tag) except -1
 cdef void unlock_stripe(Header* header, uint64_t tag) noexcept nogil
 
 
-cdef class BucketFile:
+cdef class BucketFile(Mapping):     # its open file keeps the shared lock that tells an owner that somebody is attached
     cdef readonly str path
-    cdef object pages               # mmap; unmapped when its last buffer is released
-    cdef int fd                     # keeps the shared lock that tells an owner that somebody is attached
-    cdef Py_buffer buffer
     cdef Header* header             # NULL once closed
     cdef Slot* slots
     cdef uint64_t groups

@@ -22,7 +22,6 @@ process that is stopped (SIGSTOP) while it inserts holds up insertions of one in
 import fcntl
 import os
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 
@@ -49,9 +48,6 @@ cdef extern from "<pthread.h>" nogil:
 
 cdef extern from "<errno.h>":
     int EOWNERDEAD
-
-cdef extern from "<unistd.h>" nogil:
-    int close_fd "close"(int)
 
 cdef enum:
     FORMAT = 1
@@ -83,21 +79,11 @@ cdef void unlock_stripe(Header* header, uint64_t tag) noexcept nogil:
     pthread_mutex_unlock(mutex_at(header, tag % STRIPES))
 
 
-cdef class BucketFile:
+cdef class BucketFile(Mapping):
     """A mapped table. Made by `create_or_open` or `attach`, never by its constructor."""
-
-    def __cinit__(self):
-        self.fd = -1
-        self.header = NULL
 
     def __init__(self):
         raise TypeError("use create_or_open or attach")
-
-    def __dealloc__(self):
-        if self.header != NULL:
-            PyBuffer_Release(&self.buffer)
-        if self.fd >= 0:
-            close_fd(self.fd)
 
     @classmethod
     def create_or_open(cls, path, max_buckets, boot_id, now_ns, home=""):
@@ -285,14 +271,9 @@ cdef class BucketFile:
 
     def close(self):
         """Unmap. Calling it twice is harmless; charging afterwards raises StoreError."""
-        if self.header != NULL:
-            self.header = NULL
-            self.slots = NULL
-            PyBuffer_Release(&self.buffer)
-            self.pages = None
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self.header = NULL
+        self.slots = NULL
+        self.let_go()
 
 
 def groups_for(max_buckets):
@@ -328,12 +309,10 @@ def file_bytes(max_buckets):
 cdef BucketFile over(cls, path, fd, pages):
     """A table object over mapped pages; takes the descriptor."""
     cdef BucketFile table = cls.__new__(cls)
+    cdef char* at = table.hold(pages, fd)
     table.path = path
-    table.fd = fd
-    table.pages = pages
-    PyObject_GetBuffer(pages, &table.buffer, PyBUF_WRITABLE)
-    table.header = <Header*>table.buffer.buf
-    table.slots = <Slot*>(<char*>table.buffer.buf + SLOTS_AT)
+    table.header = <Header*>at
+    table.slots = <Slot*>(at + SLOTS_AT)
     return table
 
 

@@ -1,7 +1,8 @@
 """Counters in a mapped file: a header line, then one block of 8-byte slots per worker."""
 
 from libc.stdint cimport int64_t, uint64_t
-from cpython.buffer cimport Py_buffer
+
+from cpro._fast.mapping cimport Mapping
 
 
 cdef struct CounterHeader:          # 64 bytes, written once by the owner
@@ -11,17 +12,14 @@ cdef struct CounterHeader:          # 64 bytes, written once by the owner
     uint64_t block_bytes            # a multiple of 64: no line is shared by two workers
 
 
-cdef class CounterFile:
-    cdef object pages               # mmap; unmapped when its last buffer is released
-    cdef Py_buffer buffer
+cdef class CounterFile(Mapping):
     cdef CounterHeader* header      # NULL once closed
 
     cdef CounterHeader* open_header(self) except NULL
 
 
-cdef class Counters:
-    cdef Py_buffer buffer           # its own hold on the mapping: outlives CounterFile.close
-    cdef uint64_t* at
+cdef class Counters(Mapping):       # outlives CounterFile.close
+    cdef uint64_t* at               # NULL where nobody made it
     cdef uint64_t slots
 
     cdef int add_raw(self, uint64_t index, uint64_t n) except -1

@@ -9,7 +9,6 @@ A crash leaves at worst the last increment missing: a verdict's count and its hi
 import os
 
 cimport cython
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 
 from cpro._fast import mapped
 from cpro.errors import StartError, StoreError
@@ -39,18 +38,11 @@ cdef inline uint64_t block_span(uint64_t slots) noexcept nogil:
     return (slots * 8 + 63) // 64 * 64
 
 
-cdef class CounterFile:
+cdef class CounterFile(Mapping):
     """Made by `create` (the supervisor) or `attach` (workers, and whoever sums)."""
-
-    def __cinit__(self):
-        self.header = NULL
 
     def __init__(self):
         raise TypeError("use CounterFile.create or CounterFile.attach")
-
-    def __dealloc__(self):
-        if self.header != NULL:
-            PyBuffer_Release(&self.buffer)
 
     @staticmethod
     def create(path, uint64_t blocks, uint64_t slots):
@@ -66,12 +58,11 @@ cdef class CounterFile:
 
         size = HEADER_SPAN + blocks * block_bytes
         if os.path.exists(path) and os.path.getsize(path) == 0:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            pages = mapped.fill_empty(fd, path, size)
+            pages = mapped.fill_empty(path, size)
             fill(pages)
         else:
             fd, pages = mapped.create(path, size, fill)
-        os.close(fd)
+            os.close(fd)
         return over(pages)
 
     @staticmethod
@@ -79,17 +70,9 @@ cdef class CounterFile:
         """The file that `create` made at `path`."""
         cdef CounterFile file
         cdef CounterHeader* header
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as fault:
-            raise StartError(f"can't open the counter file {path}: {fault.strerror}") from fault
-        try:
-            size = os.fstat(fd).st_size
-            if size < HEADER_SPAN:
-                raise StartError(f"{path} is not a counter file")
-            file = over(mapped.share(fd, size))
-        finally:
-            os.close(fd)
+        pages = mapped.attach(path, HEADER_SPAN, "counter file")
+        size = len(pages)
+        file = over(pages)
         header = file.header
         if (header.magic != MAGIC or not 1 <= header.blocks <= MAX_COUNT or not 1 <= header.slots <= MAX_COUNT
                 or header.block_bytes != block_span(header.slots)
@@ -110,8 +93,7 @@ cdef class CounterFile:
         if not 0 <= index < <int64_t>header.blocks:
             raise IndexError(f"there are {header.blocks} blocks, not one of number {index}")
         counters = Counters.__new__(Counters)
-        PyObject_GetBuffer(self.pages, &counters.buffer, PyBUF_WRITABLE)
-        counters.at = <uint64_t*>(<char*>counters.buffer.buf + HEADER_SPAN + index * header.block_bytes)
+        counters.at = <uint64_t*>(counters.hold(self.pages, -1) + HEADER_SPAN + index * header.block_bytes)
         counters.slots = header.slots
         return counters
 
@@ -130,30 +112,18 @@ cdef class CounterFile:
 
     def close(self):
         """Let go of the file; blocks in use keep it mapped. Calling it twice is harmless."""
-        if self.header != NULL:
-            self.header = NULL
-            PyBuffer_Release(&self.buffer)
-            self.pages = None
+        self.header = NULL
+        self.let_go()
 
 
 cdef CounterFile over(pages):
     cdef CounterFile file = CounterFile.__new__(CounterFile)
-    file.pages = pages
-    PyObject_GetBuffer(pages, &file.buffer, PyBUF_WRITABLE)
-    file.header = <CounterHeader*>file.buffer.buf
+    file.header = <CounterHeader*>file.hold(pages, -1)
     return file
 
 
-cdef class Counters:
+cdef class Counters(Mapping):
     """One worker's counters. Every call costs an addition; a wrong index raises IndexError."""
-
-    def __cinit__(self):
-        self.at = NULL
-        self.slots = 0
-
-    def __dealloc__(self):
-        if self.at != NULL:
-            PyBuffer_Release(&self.buffer)
 
     def add(self, int64_t index, uint64_t n=1):
         self.add_raw(<uint64_t>index, n)

@@ -1,9 +1,9 @@
 """The crowd file's memory: a header, then one block per worker, each a line of its own and groups of eight words."""
 
-from cpython.buffer cimport Py_buffer
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from cpro._fast.hashing cimport SipKey
+from cpro._fast.mapping cimport Mapping
 
 
 cdef enum:
@@ -26,17 +26,14 @@ cdef struct Sought:                 # an address, as every block keeps it
     uint64_t groups[2]              # where it may be
 
 
-cdef class CrowdFile:
-    cdef object pages               # mmap; unmapped when its last buffer is released
-    cdef Py_buffer buffer
+cdef class CrowdFile(Mapping):
     cdef CrowdHeader* header        # NULL once closed
 
     cdef CrowdHeader* open_header(self) except NULL
 
 
-cdef class Crowd:
+cdef class Crowd(Mapping):          # outlives CrowdFile.close
     cdef CrowdFile file
-    cdef Py_buffer buffer           # keeps the pages while this block is in use
     cdef uint64_t* at
     cdef uint64_t number            # of the block
 

@@ -14,7 +14,6 @@ end of that process, before another is started in its place.
 
 import os
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.string cimport memcpy, memset
 
 from cpro._fast.hashing cimport sip13
@@ -68,18 +67,11 @@ cdef uint64_t count_of(uint64_t* block, const Sought* sought) noexcept nogil:
     return 0
 
 
-cdef class CrowdFile:
+cdef class CrowdFile(Mapping):
     """Made by `create` (the supervisor) or `attach` (workers)."""
-
-    def __cinit__(self):
-        self.header = NULL
 
     def __init__(self):
         raise TypeError("use CrowdFile.create or CrowdFile.attach")
-
-    def __dealloc__(self):
-        if self.header != NULL:
-            PyBuffer_Release(&self.buffer)
 
     @staticmethod
     def create(path, uint64_t blocks, uint64_t addresses):
@@ -89,11 +81,7 @@ cdef class CrowdFile:
         cdef uint64_t groups = addresses * SPACIOUS // GROUP_WORDS + 2
         if not (1 <= blocks <= MOST_BLOCKS and addresses <= MOST_GROUPS and groups <= MOST_GROUPS):
             raise ValueError("too many blocks or addresses")
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            file = over(mapped.fill_empty(fd, path, HEADER_SPAN + blocks * block_span(groups)))
-        finally:
-            os.close(fd)
+        file = over(mapped.fill_empty(path, HEADER_SPAN + blocks * block_span(groups)))
         key = os.urandom(16)
         file.header.magic, file.header.blocks, file.header.groups = MAGIC, blocks, groups
         memcpy(&file.header.key, <char*>key, 16)
@@ -104,17 +92,9 @@ cdef class CrowdFile:
         """The file that `create` made at `path`."""
         cdef CrowdFile file
         cdef CrowdHeader* header
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as fault:
-            raise StartError(f"can't open the crowd file {path}: {fault.strerror}") from fault
-        try:
-            size = os.fstat(fd).st_size
-            if size < HEADER_SPAN:
-                raise StartError(f"{path} is not a crowd file")
-            file = over(mapped.share(fd, size))
-        finally:
-            os.close(fd)
+        pages = mapped.attach(path, HEADER_SPAN, "crowd file")
+        size = len(pages)
+        file = over(pages)
         header = file.header
         if (header.magic != MAGIC or not 1 <= header.blocks <= MOST_BLOCKS or not 1 <= header.groups <= MOST_GROUPS
                 or <uint64_t>size != HEADER_SPAN + header.blocks * block_span(header.groups)):
@@ -129,7 +109,7 @@ cdef class CrowdFile:
         if not 0 <= index < <int64_t>header.blocks:
             raise IndexError(f"there are {header.blocks} blocks, not one of number {index}")
         crowd = Crowd.__new__(Crowd)
-        PyObject_GetBuffer(self.pages, &crowd.buffer, PyBUF_WRITABLE)
+        crowd.hold(self.pages, -1)
         crowd.file = self
         crowd.at = block_at(header, index)
         crowd.number = index
@@ -145,10 +125,8 @@ cdef class CrowdFile:
 
     def close(self):
         """Let go of the file; blocks in use keep it mapped. Calling it twice is harmless."""
-        if self.header != NULL:
-            self.header = NULL
-            PyBuffer_Release(&self.buffer)
-            self.pages = None
+        self.header = NULL
+        self.let_go()
 
     cdef CrowdHeader* open_header(self) except NULL:
         if self.header == NULL:
@@ -162,24 +140,15 @@ cdef inline uint64_t* block_at(CrowdHeader* header, uint64_t index) noexcept nog
 
 cdef CrowdFile over(pages):
     cdef CrowdFile file = CrowdFile.__new__(CrowdFile)
-    file.pages = pages
-    PyObject_GetBuffer(pages, &file.buffer, PyBUF_WRITABLE)
-    file.header = <CrowdHeader*>file.buffer.buf
+    file.header = <CrowdHeader*>file.hold(pages, -1)
     return file
 
 
-cdef class Crowd:
+cdef class Crowd(Mapping):
     """One worker's connections. Made by `CrowdFile.block`."""
-
-    def __cinit__(self):
-        self.at = NULL
 
     def __init__(self):
         raise TypeError("use CrowdFile.block")
-
-    def __dealloc__(self):
-        if self.at != NULL:
-            PyBuffer_Release(&self.buffer)
 
     def enter(self, bytes address not None, uint64_t most, uint64_t most_per_address):
         """Count a connection in; 0: no limit. Its place, to be given to `leave`, or REFUSED."""

@@ -44,13 +44,31 @@ def create(path: str, size: int, fill: Callable[[mmap.mmap], None]) -> tuple[int
     return fd, pages
 
 
-def fill_empty(fd: int, path: str, size: int) -> mmap.mmap:
-    """Give an empty file (a memfd, say) its `size` bytes of zeros, and map it."""
+def fill_empty(path: str, size: int) -> mmap.mmap:
+    """Give the empty file at `path` (a memfd in /proc, say) its `size` bytes of zeros, and map it."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.posix_fallocate(fd, 0, size)
+        return share(fd, size)
     except OSError as fault:
         raise StartError(f"no room for {size} bytes in {path}") from fault
-    return share(fd, size)
+    finally:
+        os.close(fd)
+
+
+def attach(path: str, least: int, kind: str) -> mmap.mmap:
+    """Map the file that the supervisor made at `path` (a memfd in /proc). StartError where there is none so large."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as fault:
+        raise StartError(f"can't open the {kind} {path}: {fault.strerror}") from fault
+    try:
+        size = os.fstat(fd).st_size
+        if size < least:
+            raise StartError(f"{path} is not a {kind}")
+        return share(fd, size)
+    finally:
+        os.close(fd)
 
 
 def open_own(path: str) -> int | None:

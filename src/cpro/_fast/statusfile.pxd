@@ -1,9 +1,9 @@
 """The status file's memory: a header page, then 512-byte blocks of 21 slots."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from cpython.buffer cimport Py_buffer
 
 from cpro._fast.hashing cimport SipKey
+from cpro._fast.mapping cimport Mapping
 
 
 cdef enum:
@@ -32,12 +32,9 @@ cdef struct Slot:                   # its user never changes while the file live
     uint64_t times                  # active << 32 | online, Unix seconds
 
 
-cdef class StatusFile:
+cdef class StatusFile(Mapping):
     cdef readonly str path
     cdef readonly uint64_t number   # of the generation
-    cdef object pages               # mmap; unmapped when its last buffer is released
-    cdef int fd
-    cdef Py_buffer buffer
     cdef StatusHeader* header       # NULL once closed
     cdef char* blocks
     cdef uint64_t slots

@@ -19,7 +19,6 @@ cut, blocks may be older than others; then the table moves too, and what is inco
 
 import os
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
@@ -41,9 +40,6 @@ cdef extern from "cas16.h":
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
-
-cdef extern from "<unistd.h>" nogil:
-    int close_fd "close"(int)
 
 cdef enum:
     FORMAT = 1
@@ -97,21 +93,11 @@ cdef int hash_user(const SipKey* key, str user, uint64_t* low, uint64_t* high) e
     return 0
 
 
-cdef class StatusFile:
+cdef class StatusFile(Mapping):
     """One generation. Made by `create` or `open`, never by its constructor."""
-
-    def __cinit__(self):
-        self.fd = -1
-        self.header = NULL
 
     def __init__(self):
         raise TypeError("use create or open")
-
-    def __dealloc__(self):
-        if self.header != NULL:
-            PyBuffer_Release(&self.buffer)
-        if self.fd >= 0:
-            close_fd(self.fd)
 
     @classmethod
     def create(cls, path, number, uint64_t slots, bytes hash_key not None, bytes boot_id not None):
@@ -345,13 +331,8 @@ cdef class StatusFile:
 
     def close(self):
         """Unmap. Calling it twice is harmless; using it afterwards raises StoreError."""
-        if self.header != NULL:
-            self.header = NULL
-            PyBuffer_Release(&self.buffer)
-            self.pages = None
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self.header = NULL
+        self.let_go()
 
 
 def file_bytes(uint64_t slots):
@@ -366,13 +347,11 @@ cdef uint64_t whole_blocks(uint64_t slots):
 cdef StatusFile over(cls, path, number, fd, pages):
     """A file object over mapped pages; takes the descriptor."""
     cdef StatusFile file = cls.__new__(cls)
+    cdef char* at = file.hold(pages, fd)
     file.path = path
     file.number = number
-    file.fd = fd
-    file.pages = pages
-    PyObject_GetBuffer(pages, &file.buffer, PyBUF_WRITABLE)
-    file.header = <StatusHeader*>file.buffer.buf
-    file.blocks = <char*>file.buffer.buf + HEADER_SPAN
+    file.header = <StatusHeader*>at
+    file.blocks = at + HEADER_SPAN
     return file
 
 

@@ -1,9 +1,9 @@
 """The fold table's memory: a 64-byte header, then 64-byte groups of four slots."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from cpython.buffer cimport Py_buffer
 
 from cpro._fast.hashing cimport SipKey
+from cpro._fast.mapping cimport Mapping
 
 
 cdef enum:
@@ -22,9 +22,7 @@ cdef struct FoldSlot:               # 16-aligned, written by one 16-byte compare
     int64_t times                   # active << 32 | online: when each was last let through
 
 
-cdef class FoldTable:
-    cdef object pages               # mmap; unmapped when its last buffer is released
-    cdef Py_buffer buffer
+cdef class FoldTable(Mapping):
     cdef FoldHeader* header         # NULL once closed
     cdef FoldSlot* slots
     cdef uint64_t groups

@@ -13,7 +13,6 @@ A crash leaves whole slots: at worst an update stands for a write that was never
 
 import os
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.string cimport memcpy
 
 from cpro._fast.hashing cimport sip13
@@ -56,29 +55,18 @@ cdef inline FoldSlot* find(FoldSlot* group, uint64_t tag) noexcept nogil:
     return chosen
 
 
-cdef class FoldTable:
+cdef class FoldTable(Mapping):
     """Made by `create` or `attach`, never by its constructor."""
-
-    def __cinit__(self):
-        self.header = NULL
 
     def __init__(self):
         raise TypeError("use create or attach")
-
-    def __dealloc__(self):
-        if self.header != NULL:
-            PyBuffer_Release(&self.buffer)
 
     @classmethod
     def create(cls, path, uint64_t users):
         """OWNER. An empty table for so many users, in the empty file at `path` (a memfd in /proc)."""
         cdef FoldTable table
         cdef uint64_t groups = (users + GROUP_SLOTS - 1) // GROUP_SLOTS
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            table = over(cls, mapped.fill_empty(fd, path, FOLD_HEADER_SPAN + groups * GROUP_SLOTS * sizeof(FoldSlot)))
-        finally:
-            os.close(fd)
+        table = over(cls, mapped.fill_empty(path, FOLD_HEADER_SPAN + groups * GROUP_SLOTS * sizeof(FoldSlot)))
         secret = os.urandom(16)
         memcpy(table.header.hash_key, <char*>secret, 16)
         table.header.groups = groups
@@ -89,18 +77,9 @@ cdef class FoldTable:
     def attach(cls, path):
         """WORKER. The table its supervisor made."""
         cdef FoldTable table
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as fault:
-            raise StartError(f"can't open the fold table {path}: {fault.strerror}") from fault
-        try:
-            size = os.fstat(fd).st_size
-            if size < FOLD_HEADER_SPAN:
-                raise StartError(f"{path} is not a fold table")
-            table = over(cls, mapped.share(fd, size))
-        finally:
-            os.close(fd)
-        if table.header.magic != MAGIC or table.header.groups != (size - FOLD_HEADER_SPAN) // 64:
+        pages = mapped.attach(path, FOLD_HEADER_SPAN, "fold table")
+        table = over(cls, pages)
+        if table.header.magic != MAGIC or table.header.groups != (len(pages) - FOLD_HEADER_SPAN) // 64:
             table.close()
             raise StartError(f"{path} is not a fold table")
         return take(table)
@@ -161,18 +140,15 @@ cdef class FoldTable:
 
     def close(self):
         """Unmap. Calling it twice is harmless; using it afterwards raises StoreError."""
-        if self.header != NULL:
-            self.header = NULL
-            PyBuffer_Release(&self.buffer)
-            self.pages = None
+        self.header = NULL
+        self.let_go()
 
 
 cdef FoldTable over(cls, pages):
     cdef FoldTable table = cls.__new__(cls)
-    table.pages = pages
-    PyObject_GetBuffer(pages, &table.buffer, PyBUF_WRITABLE)
-    table.header = <FoldHeader*>table.buffer.buf
-    table.slots = <FoldSlot*>(<char*>table.buffer.buf + FOLD_HEADER_SPAN)
+    cdef char* at = table.hold(pages, -1)
+    table.header = <FoldHeader*>at
+    table.slots = <FoldSlot*>(at + FOLD_HEADER_SPAN)
     return table
 
 
