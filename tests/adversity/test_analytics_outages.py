@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -100,6 +101,23 @@ def test_what_waited_for_a_server_survives_a_restart_of_cpro(tmp_path, clickhous
         cpro.start()
         assert eventually(lambda: drained(cpro), 60)
         assert faults(load, stored(clickhouse)) == {}
+
+
+@pytest.mark.timeout(240)
+def test_what_a_node_that_is_gone_has_left_goes_out_from_a_copy_of_its_folder(tmp_path, clickhouse):
+    """As docs/analytics.md says; some of it was sent before, and the answer to that was lost."""
+    with serving(tmp_path, clickhouse) as gone, Publishers(lambda: gone.proxy, 4, 0.002) as load:
+        assert eventually(lambda: len(clickhouse.tokens()) > 2)
+        clickhouse.fault(*["after:500"] * 1000)
+        load.go_on(200)
+        gone.kill_all()
+    clickhouse.fault()
+    copy = tmp_path / "another" / "copy"
+    shutil.copytree(gone.settings["data_dir"], copy, ignore=shutil.ignore_patterns("*.sock"))
+    settings = {**gone.settings, "data_dir": str(copy)}
+    with Service(tmp_path / "another", settings) as cpro:
+        assert eventually(lambda: drained(cpro), 60)
+    assert faults(load, stored(clickhouse)) == {}
 
 
 def backlog(cpro: Service, rows: int) -> None:

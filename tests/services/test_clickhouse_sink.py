@@ -1,5 +1,8 @@
 """The built-in sink against the real engine behind HTTP: whatever the transport does, a row is there exactly once."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from uuid import uuid4
 
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from cpro.analytics.clickhouse import ClickhouseSink, Node
 from cpro.analytics.clickhouse_client import ClickhouseClient, open_server
-from cpro.analytics.ddl import Plan
+from cpro.analytics.ddl import Plan, quote
 from cpro.analytics.pins import Pins
 from cpro.analytics.schema import OPERATIONS
 from cpro.clock import unix_seconds
@@ -126,6 +129,7 @@ def test_whatever_happens_in_whatever_order(clickhouse, faults_of):
     for number, faults in enumerate(faults_of):
         clickhouse.fault(*faults)
         write_until_taken(sink, batch(f"batch-{number}", rows=10 + number, error=111), tries=10)
+    clickhouse.fault()  # what was not met is not for the next test
     wanted = sum(10 + number for number in range(len(faults_of)))
     assert stored(clickhouse, plan) == wanted
     for rollup, column in (("operations_per_minute", "count"), ("errors_by_user", "count")):
@@ -174,6 +178,41 @@ def test_tables_that_were_dropped_are_made_again(clickhouse, sink, plan):
     clickhouse.run(f"DROP DATABASE {plan.name('x').rsplit('.', 1)[0]} SYNC")
     sink.write(batch("3"))
     assert stored(clickhouse, plan) == ROWS
+
+
+OLD = (
+    "CREATE TABLE {} (client FixedString(36), user String, time DateTime) ENGINE = MergeTree "
+    "PARTITION BY toYYYYMMDD(time) ORDER BY time COMMENT 'cpro 1, ttl 1 DAY'"
+)
+"""A table of an earlier cpro: columns, windows and a lifetime are to be changed."""
+
+
+@pytest.mark.parametrize("before", [None, OLD], ids=["nothing", "old tables"])
+def test_nodes_that_start_together_make_the_tables_once(clickhouse, plan, before):
+    """And their views: a second one would count every row twice."""
+    if before:
+        clickhouse.run(f"CREATE DATABASE IF NOT EXISTS {quote(plan.database)}")
+        clickhouse.run(before.format(plan.name("operations")))
+    sinks = [ClickhouseSink([node(clickhouse, plan, answer_s=120)]) for _ in range(6)]
+    together = threading.Barrier(len(sinks))
+
+    def start(number: int) -> None:
+        together.wait()
+        for _ in range(5):  # as the runner tries again
+            with suppress(SinkError):
+                sinks[number].open()
+                break
+        write_until_taken(sinks[number], batch(f"of {number}", error=111))
+        sinks[number].close()
+
+    with ThreadPoolExecutor(len(sinks)) as threads:
+        list(threads.map(start, range(len(sinks))))
+    assert stored(clickhouse, plan) == len(sinks) * ROWS
+    for rollup, column in (("operations_per_minute", "errors"), ("errors_by_user", "count")):
+        assert clickhouse.value(f"SELECT sum({column}) FROM {plan.name(rollup)}") == len(sinks) * ROWS
+    looking = node(clickhouse, plan)
+    assert plan.missing(looking.client.find(plan.database)) == []
+    looking.close()
 
 
 def test_a_server_that_is_away_is_found_when_it_is_back(tmp_path, plan):
