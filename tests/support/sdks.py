@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from centrifuge import Client, ClientEventHandler, Subscription, SubscriptionEventHandler
+from centrifuge import Client, ClientEventHandler, DeltaType, Subscription, SubscriptionEventHandler
 from centrifuge.exceptions import ReplyError
 
 JS_FOLDER = Path(__file__).parents[1] / "e2e" / "js"
@@ -56,12 +56,17 @@ class Sdk:
         await self.until("connected")
         return self
 
-    async def subscribed(self, channel: str) -> None:
+    async def subscribed(self, channel: str, **options: bool) -> None:
         """Subscribe and wait until that is done."""
-        await self.subscribe(channel)
+        await self.subscribe(channel, **options)
         await self.until("subscribed", channel=channel)
 
-    async def subscribe(self, channel: str) -> None:
+    async def subscribe(self, channel: str, **options: bool) -> None:
+        """Options: `recoverable`, `join_leave`, `delta`."""
+        raise NotImplementedError
+
+    async def publish_all(self, channel: str, *datas: object) -> None:
+        """Publish several at once, in one message where the client has batches."""
         raise NotImplementedError
 
     async def publish(self, channel: str, data: object) -> None:
@@ -95,7 +100,9 @@ class Sdk:
 class PythonSdk(Sdk):
     """centrifuge-python; with protobuf the payload stays JSON, as bytes."""
 
-    def __init__(self, url: str, *, protobuf: bool, data: object, headers: dict[str, str], token: str):
+    def __init__(
+        self, url: str, *, protobuf: bool, data: object, headers: dict[str, str], token: str, next_token: str = ""
+    ):
         super().__init__()
         self._protobuf = protobuf
         self._subscriptions: dict[str, Subscription] = {}
@@ -106,6 +113,7 @@ class PythonSdk(Sdk):
             url,
             events=events,
             token=token,
+            get_token=self._returning(next_token) if next_token else None,
             use_protobuf=protobuf,
             data=None if data is None else self._encode(data),
             headers=headers,
@@ -121,7 +129,14 @@ class PythonSdk(Sdk):
 
         return tell
 
-    async def subscribe(self, channel: str) -> None:
+    @staticmethod
+    def _returning(token: str):
+        async def get_token() -> str:
+            return token
+
+        return get_token
+
+    async def subscribe(self, channel: str, **options: bool) -> None:
         events = SubscriptionEventHandler()
         for name in ("subscribing", "subscribed", "unsubscribed"):
             setattr(events, f"on_{name}", self._teller(name, channel=channel))
@@ -132,7 +147,10 @@ class PythonSdk(Sdk):
             self._tell("publication", channel=channel, data=self._decode(context.pub.data), user=user)
 
         events.on_publication = on_publication
-        self._subscriptions[channel] = self.client.new_subscription(channel, events=events, max_resubscribe_delay=1.0)
+        delta = DeltaType.FOSSIL if options.pop("delta", False) else None
+        self._subscriptions[channel] = self.client.new_subscription(
+            channel, events=events, max_resubscribe_delay=1.0, delta=delta, **options
+        )
         await self._subscriptions[channel].subscribe()
 
     async def unsubscribe(self, channel: str) -> None:
@@ -155,6 +173,9 @@ class PythonSdk(Sdk):
     async def publish(self, channel: str, data: object) -> None:
         with _as_refusal():
             await self.client.publish(channel, self._encode(data))
+
+    async def publish_all(self, channel: str, *datas: object) -> None:
+        await asyncio.gather(*(self.publish(channel, data) for data in datas))
 
     async def rpc(self, method: str, data: object) -> object:
         with _as_refusal():
@@ -194,8 +215,11 @@ class JsSdk(Sdk):
             else:
                 self._waiting.pop(message["id"]).set_result(message)
 
-    async def subscribe(self, channel: str) -> None:
-        await self._order("subscribe", channel)
+    async def subscribe(self, channel: str, **options: bool) -> None:
+        await self._order("subscribe", channel, options)
+
+    async def publish_all(self, channel: str, *datas: object) -> None:
+        await self._order("publishAll", channel, datas)
 
     async def publish(self, channel: str, data: object) -> None:
         await self._order("publish", channel, data)
@@ -236,6 +260,8 @@ class JsSdk(Sdk):
 
 
 KINDS = ("python-json", "python-protobuf", "js-json")
+SOCKET_KINDS = (*KINDS, "js-protobuf")
+"""All that speak WebSocket."""
 HTTP_KINDS = ("js-http_stream", "js-http_stream-protobuf", "js-sse")
 """Those that need no WebSocket."""
 
@@ -259,21 +285,24 @@ async def open_sdk(
     data: object = None,
     headers: dict[str, str] | None = None,
     token: str = "",
+    next_token: str = "",
     emulation: str = "",
 ) -> AsyncIterator[Sdk]:
     """A client of this kind, told to connect to the WebSocket at `url`, or by another transport of the same server.
 
-    `headers` go with its requests (not those of SSE); `emulation` is where posts go, if to another server."""
+    `headers` go with its requests (not those of SSE); `emulation` is where posts go, if to another server. When the
+    server says that `token` expires it is refreshed with `next_token`."""
     if kind.startswith("js-"):
-        options = {"data": data, "headers": headers or {}, "token": token, **_js_transport(kind, url, emulation)}
-        async with _node(options) as process:
+        options = {"data": data, "headers": headers or {}, "token": token, "nextToken": next_token}
+        async with _node({**options, **_js_transport(kind, url, emulation)}) as process:
             sdk = JsSdk(process)
             reading = asyncio.create_task(sdk.read())
             yield sdk
             process.stdin.close()
             await reading
         return
-    sdk = PythonSdk(url, protobuf=kind == "python-protobuf", data=data, headers=headers or {}, token=token)
+    protobuf = kind == "python-protobuf"
+    sdk = PythonSdk(url, protobuf=protobuf, data=data, headers=headers or {}, token=token, next_token=next_token)
     await sdk.client.connect()
     try:
         yield sdk
@@ -285,8 +314,8 @@ async def open_sdk(
 
 def _js_transport(kind: str, url: str, emulation: str) -> dict:
     _, name, *protocol = kind.split("-")
-    if name == "json":
-        return {"url": url, "transport": "websocket"}
+    if name in ("json", "protobuf"):
+        return {"url": url, "transport": "websocket", "protobuf": name == "protobuf"}
     base = url.replace("ws:", "http:").removesuffix("/connection/websocket")
     return {
         "url": f"{base}/connection/{name}",

@@ -7,7 +7,7 @@ import { Centrifuge as ProtobufCentrifuge } from "centrifuge/build/protobuf";
 import { EventSource } from "eventsource";
 import WebSocket from "ws";
 
-const { url, data, headers, token, transport, protobuf, emulation } = JSON.parse(process.argv[2]);
+const { url, data, headers, token, nextToken, transport, protobuf, emulation } = JSON.parse(process.argv[2]);
 
 class SocketWithHeaders extends WebSocket {
   constructor(address, protocols) {
@@ -32,6 +32,7 @@ const client = new Centrifuge(transport === "websocket" ? url : [{ transport, en
   emulationEndpoint: emulation,
   data: data == null ? undefined : encode(data),
   token: token || undefined,
+  getToken: nextToken ? async () => nextToken : undefined,
   minReconnectDelay: 100,
   maxReconnectDelay: 1000,
 });
@@ -51,9 +52,11 @@ function watch(subscription) {
 const delays = { minResubscribeDelay: 100, maxResubscribeDelay: 1000 };
 
 const orders = {
-  subscribe(channel) {
-    watch(client.newSubscription(channel, delays))
-      .on("publication", ({ data, info }) => say({ event: "publication", channel, data: decode(data), user: info?.user ?? null }))
+  subscribe(channel, { recoverable, join_leave: joinLeave, delta } = {}) {
+    const options = { ...delays, recoverable, joinLeave, delta: delta ? "fossil" : undefined };
+    watch(client.newSubscription(channel, options))
+      .on("publication", ({ data, info }) =>
+        say({ event: "publication", channel, data: decode(data), user: info?.user ?? null }))
       .subscribe();
   },
   mapSubscribe(channel) {
@@ -63,6 +66,12 @@ const orders = {
       .subscribe();
   },
   publish: (channel, data) => client.publish(channel, encode(data)),
+  publishAll(channel, datas) {
+    client.startBatching();
+    const published = Promise.all(datas.map((data) => client.publish(channel, encode(data))));
+    client.stopBatching();
+    return published;
+  },
   unsubscribe: (channel) => client.getSubscription(channel).unsubscribe(),
   history: async (channel, limit) =>
     (await client.getSubscription(channel).history({ limit })).publications.map(({ data }) => decode(data)),
