@@ -26,6 +26,7 @@ class Visitor(asyncio.Protocol):
         self.messages: list[bytes] = []
         self.user = ""
         self.is_full = False
+        self.is_closing = False
         self.on_room: Callable[[], object] = lambda: None
         self._frames = ClientFrames(MOST)
         self._is_upgraded = False
@@ -73,7 +74,8 @@ class Visitor(asyncio.Protocol):
             self.messages.append(event.payload)
             self.far.script(self, event.payload)
         elif event.opcode == CLOSE:
-            self.transport.write(build_frame(CLOSE, event.payload[:2]))
+            if not self.is_closing:
+                self.transport.write(build_frame(CLOSE, event.payload[:2]))
             self.transport.close()
         elif event.opcode == PING:
             self.transport.write(build_frame(10, event.payload))
@@ -83,6 +85,11 @@ class Visitor(asyncio.Protocol):
         for one in messages:
             payload = one if isinstance(one, bytes) else json.dumps(one, separators=(",", ":")).encode()
             self.transport.write(build_frame(TEXT, payload))
+
+    def say_raw(self, frames: bytes, *, and_close: bool = False) -> None:
+        """Send frames as they are; `and_close` when the last of them is a close frame."""
+        self.is_closing = and_close
+        self.transport.write(frames)
 
     def close(self, code: int, reason: bytes) -> None:
         self.transport.write(build_close(code, reason))

@@ -79,8 +79,8 @@ class WebSocketTap(Leg):
         self._masks = Masks(id(self) >> 4)
         self._opcode = BINARY if protobuf else TEXT
         self._early = b""
-        self._held_payload = b""
-        self._held: list[bytes] = []  # what Centrifugo said since the connect reply, while that is being judged
+        self._held: list[bytes] = []  # what Centrifugo said up to now, until the reply to the connect has been judged
+        self._judged: tuple[int, bytes] | None = None  # which of that is being looked at, and its payload
         self._replies: list[bytes] = []  # our frames that wait for the end of a message of Centrifugo's
         self._is_held_by_session = self._is_held_by_far = False  # nothing is read of the client while one of them is
         self._is_open = False  # the upgrade has been relayed
@@ -153,12 +153,13 @@ class WebSocketTap(Leg):
     def on_let_in(self, said: Said, data: bytes | None) -> None:
         if data is None:
             return
-        payload = self._held_payload
+        assert self._judged is not None, "it is held until it is judged"  # noqa: S101
+        place, payload = self._judged
         content = payload[: said.start] + build_connect(said, data=data) + payload[said.end :]
-        self._held[-1] = build_frame(BINARY if self.protobuf else TEXT, content)
+        self._held[place] = build_frame(BINARY if self.protobuf else TEXT, content)
 
     def let_through(self) -> None:
-        held, self._held, self._held_payload = self._held, [], b""
+        held, self._held, self._judged = self._held, [], None
         self._write(b"".join(held) + self._scan.release())
         if self._scan.is_between_messages:
             self._send_replies()
@@ -203,7 +204,7 @@ class WebSocketTap(Leg):
             return
         scan = self._scan
         events = scan.feed(data)
-        if scan.holds or (events is not None and events and events[0].raw is not None):
+        if scan.holds:
             self._hold_back(events or [])
         elif events is None and not self._replies:
             self._write(data)
@@ -233,13 +234,12 @@ class WebSocketTap(Leg):
             self._on_far_event(event)
 
     def _hold_back(self, events: list[Event]) -> None:
-        """The same while the reply to the connect is still to come, or being judged."""
-        for event in events:
-            raw = event.raw or b""
-            if self._scan.holds:
-                self._held.append(raw)
-            else:
-                self._write(raw)
+        """The same while the reply to the connect is still to come, or being judged: looking at one message may let
+        all of them through, and what there is of the next."""
+        first = len(self._held)
+        self._held += [event.raw or b"" for event in events]
+        for place, event in enumerate(events, first):
+            self._judged = (place, event.payload) if self._scan.holds else None
             self._on_far_event(event)
 
     def _on_far_event(self, event: Event) -> None:
@@ -248,7 +248,6 @@ class WebSocketTap(Leg):
         elif event.opcode == PING:
             self.session.on_pinged()
         elif event.opcode in (TEXT, BINARY):
-            self._held_payload = event.payload if self._held else b""
             for said in parse_replies(event.payload, self.protobuf):
                 self.session.on_said(said)
 
