@@ -21,6 +21,15 @@ SEALED = CONNECTED.replace('"n"', '"<n>"')
 REFUSED = {"code": 111, "message": "too many requests", "temporary": True}
 
 
+class Timer:
+    def __init__(self, timers: list, callback):
+        self.timers, self.fire = timers, callback
+
+    def cancel(self) -> None:
+        if self in self.timers:
+            self.timers.remove(self)
+
+
 class Scene:
     """The stream, its owner's part, and what the two peers get."""
 
@@ -61,8 +70,9 @@ class Scene:
         self.asked = asked
         return b"request"
 
-    def call_later(self, delay_s: float, callback) -> None:
-        self.timers.append(callback)
+    def call_later(self, delay_s: float, callback) -> "Timer":
+        self.timers.append(Timer(self.timers, callback))
+        return self.timers[-1]
 
     def dial_for(self, stream: StreamTap, leg: FarLeg) -> None:
         self.leg = leg
@@ -230,7 +240,7 @@ def test_a_refused_connect_is_told_so_and_ends():
     assert [json.loads(line) for line in scene.heard] == [{"id": 1, "error": REFUSED}]
     assert scene.far.is_closed
     scene.say("{}")
-    scene.timers.pop()()
+    scene.timers.pop().fire()
     assert scene.client.is_closed
     assert chunks(scene.client.written.partition(b"\r\n\r\n")[2])[-1] == b""
     assert not scene.posts
@@ -296,9 +306,19 @@ def test_a_client_that_does_not_read_stops_centrifugo_and_is_not_waited_for_at_t
     assert scene.far.is_paused
     scene.stream.resume_writing()
     assert not scene.far.is_paused
+    assert not scene.timers
     scene.client.unread = 1
     scene.stream.disconnect(3001, "shutdown")
-    scene.timers.pop()()
+    scene.timers.pop().fire()
+    assert scene.client.is_aborted
+
+
+def test_a_client_that_reads_no_more_is_given_up():
+    scene = opened()
+    scene.stream.pause_writing()
+    scene.timers.pop(0).fire()
+    assert scene.far.is_closed
+    assert scene.closed == 1
     assert scene.client.is_aborted
 
 

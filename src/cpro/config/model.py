@@ -142,7 +142,8 @@ class Gateway(Block, frozen=True):
     internal_address: Annotated[
         str,
         about(
-            "Where other nodes reach this one, `host:port`, for emulation posts; empty means no other nodes.",
+            "Where this node listens for emulation posts that other nodes pass on, `host:port` as they reach it; empty"
+            " means no other nodes.",
             check="internal",
         ),
     ] = ""

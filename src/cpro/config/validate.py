@@ -39,17 +39,20 @@ def check_settings(settings: Settings, faults: Faults) -> None:
 
 
 def _check_addresses(settings: Settings, faults: Faults) -> None:
+    gateway = settings.gateway
     taken = {settings.proxy.address: "proxy.address"}
-    listeners = [("http_api", settings.http_api.address)]
-    if settings.gateway.enabled:
-        listeners.append(("gateway", settings.gateway.address))
-    for name, text in listeners:
+    listeners: list[tuple[Path, str]] = [(("http_api", "address"), settings.http_api.address)]
+    if gateway.enabled:
+        listeners.append((("gateway", "address"), gateway.address))
+    if gateway.enabled and gateway.internal_address:
+        listeners.append((("gateway", "internal_address"), gateway.internal_address))
+    for path, text in listeners:
         address = parse_address(text)
         if isinstance(address, TcpAddress) and address.port == 0:
             continue
         if text in taken:
-            faults.fault((name, "address"), f"must not be the same as {taken[text]}")
-        taken.setdefault(text, f"{name}.address")
+            faults.fault(path, f"must not be the same as {taken[text]}")
+        taken.setdefault(text, ".".join(map(str, path)))
 
 
 def _check_gateway(settings: Settings, faults: Faults) -> None:
@@ -63,12 +66,13 @@ def _check_gateway(settings: Settings, faults: Faults) -> None:
     for path, value in (
         (("gateway", "compression"), gateway.compression),
         (("gateway", "pass_unknown"), gateway.pass_unknown),
-        (("gateway", "internal_address"), gateway.internal_address),
     ):
         if value:
             faults.fault(path, "is not available in this version of cpro")
     if gateway.proxy_protocol and not gateway.trusted_proxies and not gateway.address.startswith("unix:"):
         faults.warn(("gateway", "proxy_protocol"), "has no effect without trusted_proxies")
+    if gateway.internal_address and not settings.secret:
+        faults.warn(("gateway", "internal_address"), "has no effect without secret, the same on all nodes")
     if gateway.user_id_http_header and not gateway.trusted_proxies:
         faults.warn(("gateway", "user_id_http_header"), "has no effect without trusted_proxies")
     token = gateway.token

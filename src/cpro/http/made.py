@@ -6,13 +6,13 @@ from cpro._fast.http1 import Request, RequestParser
 
 _HEAD_LIMIT_BYTES: Final = 1 << 16
 _BODY_LIMIT_BYTES: Final = 1 << 31
-_HEAD: Final = b"POST / HTTP/1.1\r\nHost: cpro\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+_HEAD: Final = b"POST %b HTTP/1.1\r\nHost: cpro\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
 
 
-def make_post(body: bytes, content_type: bytes = b"application/json") -> Request:
+def make_post(body: bytes, content_type: bytes = b"application/json", target: bytes = b"/") -> Request:
     """A POST that could have come in."""
     parser = RequestParser(_HEAD_LIMIT_BYTES, _BODY_LIMIT_BYTES)
-    parser.feed(_HEAD % (content_type, len(body)) + body)
+    parser.feed(_HEAD % (target, content_type, len(body)) + body)
     request = parser.next_request()
     if request is None:
         raise AssertionError("a whole request was fed")

@@ -90,7 +90,9 @@ class GatewayHouse:
             max_idle_s=MAX_IDLE_S,
         )
         poster = Poster(self._client)
-        desk = Desk(Place(orders.service, orders.number, gateway.internal_address, ()), poster)
+        desk = Desk(Place(orders.service, orders.number, gateway.internal_address, orders.peers), poster)
+        most_bytes = orders.started.max_body_size + gateway.message_size_limit
+        self._desks = [Server(take, max_body_bytes=most_bytes) for take in (desk.take_from_node, desk.take_from_worker)]
         self._door = GatewayDoor(self._dialer.dial, loop.call_later, connections, crowd, desk, poster)
         self._server = Server(
             self._door,
@@ -104,6 +106,12 @@ class GatewayHouse:
             self._server.listen_for_proxies(listener, self._door.is_proxy)
         else:
             await self._server.listen(listener)
+
+    async def listen_to_peers(self, internal: socket.socket | None, peer: socket.socket | None) -> None:
+        """Accept posts that other nodes and workers pass on, where there are such."""
+        for desk, listener in zip(self._desks, (internal, peer), strict=True):
+            if listener is not None:
+                await desk.listen(listener)
 
     def configure(self, settings: Settings, seal: Seal, recording: Recording | None, status: UserStatus) -> None:
         """Put settings in force from the next command on."""
@@ -143,6 +151,8 @@ class GatewayHouse:
             del taps[:per_step]
             await asyncio.sleep(DRAIN_STEP_S if taps else 0)
         await self._server.drain(0.0)
+        for desk in self._desks:
+            await desk.drain(0.0)
         await self._dialer.close()
         await self._jwks.close()
         await self._client.close(0.0)

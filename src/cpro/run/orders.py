@@ -41,6 +41,12 @@ class Orders:
     api_fd: int
     gateway_fd: int | None
     """None where the gateway is off."""
+    internal_fd: int | None
+    """Where other nodes pass on posts of the gateway's clients; None where there are no others."""
+    peer_fd: int | None
+    """Where the service's other workers do; None where there is only one."""
+    peers: tuple[str, ...]
+    """The addresses of that for all workers, by number."""
     kept_secret: str
     """Signs what cpro tells itself where no `secret` is configured."""
     supervisor: int

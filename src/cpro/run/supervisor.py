@@ -42,6 +42,7 @@ FIRST_RESTART_S, LAST_RESTART_S = 0.05, 5.0
 YOUNG_S = 10.0
 MOST_ADDRESSES = 1 << 17
 """Of clients that a worker can tell apart: 2 MiB."""
+PEER_ADDRESS = "127.0.0.1:0"
 KILL_AFTER_S = 5.0
 """Patience beyond `shutdown.timeout` before a worker that doesn't stop is killed."""
 
@@ -96,6 +97,10 @@ class Supervisor:
         if settings.gateway.enabled:
             self._gateway = Listener(settings.gateway.address, self._workers, "gateway.address")
             resources.callback(self._gateway.close)
+        self._internal: Listener | None = None
+        self._peers: list[Listener] = []
+        if self._gateway is not None:
+            self._internal, self._peers = self._open_to_peers(resources)
         self._crowd_path = ""
         self._crowd: CrowdFile | None = None
         if self._gateway is not None:
@@ -127,6 +132,17 @@ class Supervisor:
         addresses = MOST_ADDRESSES if files == resource.RLIM_INFINITY else min(files // 2, MOST_ADDRESSES)
         return path, CrowdFile.create(path, self._workers, addresses)
 
+    def _open_to_peers(self, resources: ExitStack) -> tuple[Listener | None, list[Listener]]:
+        """Where other nodes and workers pass on posts of the gateway's clients; those addresses outlive workers."""
+        internal, address = None, self._settings.gateway.internal_address
+        if address:
+            internal = Listener(address, self._workers, "gateway.internal_address")
+            resources.callback(internal.close)
+        peers = [Listener(PEER_ADDRESS, 1, "gateway") for _ in range(self._workers if self._workers > 1 else 0)]
+        for peer in peers:
+            resources.callback(peer.close)
+        return internal, peers
+
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
@@ -148,6 +164,8 @@ class Supervisor:
     async def _start(self, number: int) -> Child:
         listeners = (self._proxy, self._api, *([self._gateway] if self._gateway else []))
         proxy_fd, api_fd, *gateway_fd = fds = tuple(listener.sockets[number].fileno() for listener in listeners)
+        internal_fd = self._internal.sockets[number].fileno() if self._internal else None
+        peer_fd = self._peers[number].sockets[0].fileno() if self._peers else None
         orders = Orders(
             number=number,
             started=self._started,
@@ -165,10 +183,13 @@ class Supervisor:
             proxy_fd=proxy_fd,
             api_fd=api_fd,
             gateway_fd=gateway_fd[0] if gateway_fd else None,
+            internal_fd=internal_fd,
+            peer_fd=peer_fd,
+            peers=tuple(peer.address for peer in self._peers),
             kept_secret=self._secret,
             supervisor=os.getpid(),
         )
-        child = await Child.start(orders, fds)
+        child = await Child.start(orders, (*fds, *(fd for fd in (internal_fd, peer_fd) if fd is not None)))
         while orders.settings is not self._settings:  # a reload went by while this one was starting
             orders = replace(orders, settings=self._settings)
             child.tell(Reload(orders.settings))

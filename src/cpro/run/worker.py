@@ -100,6 +100,7 @@ class Worker:
         await api.listen(socket.socket(fileno=self._orders.api_fd))
         if self._gateway is not None:
             await self._gateway.listen(socket.socket(fileno=self._orders.gateway_fd))
+            await self._gateway.listen_to_peers(_inherited(self._orders.internal_fd), _inherited(self._orders.peer_fd))
         loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
         loop.add_reader(self._channel.fileno(), self._on_message)
         gc.collect()
@@ -245,6 +246,10 @@ class Worker:
     def _metrics(self) -> Reply:
         exposition = Exposition(self._catalogue, self._counter_file.totals, lambda: self._table.evictions)
         return Reply(exposition.render(), content_type=Exposition.content_type)
+
+
+def _inherited(fd: int | None) -> socket.socket | None:
+    return None if fd is None else socket.socket(fileno=fd)
 
 
 def _listener_tls(tls: TLS) -> ssl.SSLContext | None:

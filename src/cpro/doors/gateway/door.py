@@ -14,6 +14,7 @@ from cpro.config.model import Gateway
 from cpro.doors.gateway.books import Books
 from cpro.doors.gateway.desk import Desk
 from cpro.doors.gateway.heads import FORWARDED_FOR, OURS, REAL_IP, relay_request
+from cpro.doors.gateway.legs import Timer
 from cpro.doors.gateway.opening import Opening
 from cpro.doors.gateway.peers import Peer, Peers, counted_as
 from cpro.doors.gateway.session import Observer, Session
@@ -21,7 +22,7 @@ from cpro.doors.gateway.stream import StreamTap
 from cpro.doors.gateway.streams import Centrifugo, Streams
 from cpro.doors.gateway.tokens import Claim, Tokens
 from cpro.doors.gateway.ways import WAYS, Way
-from cpro.doors.gateway.websocket import Timer, WebSocketTap
+from cpro.doors.gateway.websocket import WebSocketTap
 from cpro.doors.joined import HEADER, read_mark, seal_connection
 from cpro.doors.seal import Seal
 from cpro.http.dial import Leg, Transport

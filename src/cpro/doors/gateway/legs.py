@@ -3,6 +3,10 @@
 from typing import Protocol
 
 
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
 class Tap(Protocol):
     """What Centrifugo's leg tells the client's."""
 

@@ -16,6 +16,7 @@ from cpro.doors.gateway.dialects import Dialect
 from cpro.doors.gateway.far import FarLeg
 from cpro.doors.gateway.framing import Framing
 from cpro.doors.gateway.heads import HOP_BY_HOP, head_lines
+from cpro.doors.gateway.legs import Timer
 from cpro.doors.gateway.outbox import Outbox
 from cpro.doors.gateway.session import Session
 from cpro.http.dial import Leg, Transport
@@ -27,6 +28,9 @@ REFUSED_GRACE_S: Final = 1.0
 """How long a client that was refused may take to read so before its connection ends."""
 CLOSE_WAIT_S: Final = 5.0
 """How long it may take to read what it was sent last."""
+STALL_S: Final = 10.0
+"""How long a client may leave unread what its connection doesn't take any more. Centrifugo gives up sooner, but says so
+behind all that is unread."""
 GONE: Final = 3000
 """Centrifugo's code for a connection that ended without a code; never sent."""
 
@@ -37,7 +41,7 @@ class Owner(Protocol):
     @property
     def max_server_message_bytes(self) -> int: ...
 
-    def call_later(self, delay_s: float, callback: Callable[[], object]) -> object: ...
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer: ...
 
     def dial_for(self, stream: "StreamTap", leg: FarLeg) -> None:
         """Connect `leg` to Centrifugo, and set `stream.origin`."""
@@ -97,6 +101,7 @@ class StreamTap(Leg):
         self._is_waiting = False  # the session wants no more
         self._parked: deque[Callable[[], object]] = deque()
         self._is_closing = False
+        self._stalled: Timer | None = None
         self._said_last = (GONE, "")
 
     @property
@@ -126,10 +131,22 @@ class StreamTap(Leg):
     def pause_writing(self) -> None:
         if self._far is not None:
             self._far.pause_reading()
+        if self._owner is not None:
+            self._stalled = self._owner.call_later(STALL_S, self._give_up)
 
     def resume_writing(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
         if self._far is not None:
             self._far.resume_reading()
+
+    def _give_up(self) -> None:
+        """It reads no more; then it can't be told so either."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+        self.end()
 
     # -- posts
 
@@ -297,6 +314,8 @@ class StreamTap(Leg):
         if owner is None:
             return
         self._is_closing = True
+        if self._stalled is not None:
+            self._stalled.cancel()
         if self._far is not None:
             self._far.close()
         if self._transport is not None:

@@ -11,6 +11,7 @@ from cpro._fast.http1 import Request
 from cpro.doors.gateway.desk import TAKEN, TOO_LARGE, Desk, cors_of
 from cpro.doors.gateway.emulation import OCTETS
 from cpro.doors.gateway.far import FarLeg
+from cpro.doors.gateway.legs import Timer
 from cpro.doors.gateway.opening import Opening
 from cpro.doors.gateway.passage import Passage
 from cpro.doors.gateway.poster import Hear
@@ -32,7 +33,7 @@ class Door(Protocol):
     max_message_bytes: int
     max_server_message_bytes: int
 
-    def call_later(self, delay_s: float, callback: Callable[[], object]) -> object: ...
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer: ...
 
     def dial(
         self, leg: Leg, on_refused: Callable[[], object], on_chosen: Callable[[Origin], object] | None = None, /

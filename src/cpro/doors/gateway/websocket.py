@@ -29,6 +29,7 @@ from cpro._fast.wsframe import (
 from cpro._fast.wsscan import ServerScan
 from cpro.clock import boot_ns
 from cpro.doors.gateway.far import FarLeg
+from cpro.doors.gateway.legs import Timer
 from cpro.doors.gateway.session import Session
 from cpro.http.dial import BaseTransport, Leg, Transport
 
@@ -40,10 +41,6 @@ REFUSED_GRACE_S: Final = 1.0
 """How long a client that was refused may take to read so before its connection ends."""
 GONE: Final = 3000
 """Centrifugo's code for a connection that ended without a code; never sent."""
-
-
-class Timer(Protocol):
-    def cancel(self) -> None: ...
 
 
 class Owner(Protocol):
