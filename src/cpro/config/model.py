@@ -175,7 +175,9 @@ class Gateway(Block, frozen=True):
     proxy_protocol: Annotated[
         bool, about("Expects PROXY protocol (v1 or v2) from `trusted_proxies`, and from all at a Unix socket.")
     ] = False
-    pass_unknown: Annotated[bool, about("Passes other paths on to Centrifugo instead of answering 404.")] = False
+    pass_unknown: Annotated[
+        bool, about("Passes other paths on to Centrifugo, but for those of its operators, instead of answering 404.")
+    ] = False
     snapshot_interval: Annotated[
         Duration,
         about(

@@ -67,6 +67,7 @@ def _check_gateway(settings: Settings, faults: Faults) -> None:
         (("gateway", "compression"), gateway.compression),
         (("gateway", "pass_unknown"), gateway.pass_unknown),
     ):
+    for path, value in ((("gateway", "internal_address"), gateway.internal_address),):
         if value:
             faults.fault(path, "is not available in this version of cpro")
     if gateway.proxy_protocol and not gateway.trusted_proxies and not gateway.address.startswith("unix:"):

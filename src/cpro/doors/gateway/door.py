@@ -21,6 +21,7 @@ from cpro.doors.gateway.session import Observer, Session
 from cpro.doors.gateway.stream import StreamTap
 from cpro.doors.gateway.streams import Centrifugo, Streams
 from cpro.doors.gateway.tokens import Claim, Tokens
+from cpro.doors.gateway.unknown import may_pass
 from cpro.doors.gateway.ways import WAYS, Way
 from cpro.doors.gateway.websocket import WebSocketTap
 from cpro.doors.joined import HEADER, read_mark, seal_connection
@@ -120,6 +121,8 @@ class GatewayDoor:
         self.max_message_bytes = gateway.message_size_limit
         self._peers = Peers(gateway.trusted_proxies)
         self._user_header = gateway.user_id_http_header.lower().encode()
+        self._compresses = gateway.compression
+        self._passes_unknown = gateway.pass_unknown
         self._most, self._most_per_address = gateway.max_connections, gateway.max_connections_per_ip
         self._rules = rules
         self._desk.configure(rules.seal, gateway.message_size_limit)
@@ -135,7 +138,14 @@ class GatewayDoor:
         if request.path == EMULATION:
             return self._streams.take_post(request, connection)
         way = WAYS.get(request.path)
-        return NOT_FOUND if way is None else self._streams.open(request, connection, way)
+        if way is not None:
+            return self._streams.open(request, connection, way)
+        return self._pass_unknown(request, connection) if self._passes_unknown else NOT_FOUND
+
+    def _pass_unknown(self, request: Request, connection: Connection) -> Reply | None:
+        if not may_pass(request):
+            return NOT_FOUND
+        return SERVICE_UNAVAILABLE if self.is_stopping else self._streams.relay(request, connection)
 
     def rules(self) -> GatewayRules:
         """Those in force."""

@@ -21,6 +21,7 @@ class FarLeg(Leg):
         """`request` with its body, if any; `accepted` is the status after which bytes are carried, empty for none."""
         self._tap = tap
         self._request = request
+        self._is_head = request.startswith(b"HEAD ")
         self._accepted = accepted
         self._transport: Transport | None = None
         self._received = b""
@@ -89,7 +90,7 @@ class FarLeg(Leg):
             self._tap.on_upgraded(head, rest)
             return
         self._answer = ResponseParser(HEAD_LIMIT_BYTES, BODY_LIMIT_BYTES)
-        self._answer.expect()
+        self._answer.expect(self._is_head)
         received, self._received = self._received, b""
         self._read_answer(received)
 
@@ -103,7 +104,7 @@ class FarLeg(Leg):
             return
         if response is not None:
             self.close()
-            self._tap.on_not_upgraded(relay_response(response))
+            self._tap.on_not_upgraded(relay_response(response, is_head=self._is_head))
 
     def _give_up(self) -> None:
         """It doesn't speak HTTP."""

@@ -53,12 +53,14 @@ def relay_request(
     return b"\r\n".join((*lines, b"", b""))
 
 
-def relay_response(response: Response) -> bytes:
+def relay_response(response: Response, *, is_head: bool = False) -> bytes:
     """An answer of Centrifugo's for the client, whose connection closes behind it."""
     status = response.status
     lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}".encode()]
     lines += [b"%s: %s" % pair for pair in response.headers() if pair[0].lower() not in HOP_BY_HOP]
     if status not in NO_BODY:
-        lines.append(b"Content-Length: %d" % len(response.body))
+        # the length of an answer to HEAD is that of the same to GET
+        length = response.header(b"content-length") if is_head else b"%d" % len(response.body)
+        lines += [b"Content-Length: " + length] if length is not None else []
     lines.append(b"Connection: close")
     return b"\r\n".join((*lines, b"", response.body))

@@ -13,7 +13,7 @@ from cpro.doors.gateway.emulation import OCTETS
 from cpro.doors.gateway.far import FarLeg
 from cpro.doors.gateway.legs import Timer
 from cpro.doors.gateway.opening import Opening
-from cpro.doors.gateway.passage import Passage
+from cpro.doors.gateway.passage import Passage, Timer
 from cpro.doors.gateway.poster import Hear
 from cpro.doors.gateway.stream import StreamTap
 from cpro.doors.gateway.ways import Way
@@ -100,10 +100,12 @@ class Streams:
         """Have Centrifugo answer: what asks whether one may ask, or asks by another method."""
         length = b"%d" % len(request.body)
         add = ((b"Content-Length", length),) if request.body else ()
-        head = self._door.head(self._door.opening(request, connection), (*add, (b"Connection", b"close")))
+        target = b"%b?%b" % (request.path, request.query) if request.query else request.path
+        head = self._door.head(self._door.opening(request, connection), (*add, (b"Connection", b"close")), target)
         transport, _ = connection.detach()
         passage = Passage(self, transport, head + request.body)
         self._passages.add(passage)
+        passage.give_up_later(self._door.call_later)
         transport.set_protocol(passage)
         self._door.dial(passage.far, passage.on_far_lost)
         return None
