@@ -44,7 +44,8 @@ class Reader:
 
     def faults(self, first: int, second: int) -> list[bytes]:
         opcode, final = first & 15, first & 0x80
-        wrong = [text for bit, text in NAMES.items() if first & bit and not (bit == 0x40 and self.allow_compressed)]
+        may_be_compressed = self.allow_compressed and opcode in (1, 2)
+        wrong = [text for bit, text in NAMES.items() if first & bit and not (bit == 0x40 and may_be_compressed)]
         if opcode in (8, 9, 10):
             wrong += [b"len > 125 for control"] if second & 127 > 125 else []
             wrong += [] if final else [b"FIN not set on control"]

@@ -197,6 +197,21 @@ def test_compression_where_it_was_negotiated():
     assert code == 0
 
 
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [head(0xC0 | PING, 0x80, bytes(4))],
+        [head(0xC0 | PONG, 0x80, bytes(4))],
+        [head(0xC0 | CLOSE, 0x80, bytes(4))],
+        [masked(TEXT, b"a", fin=False), head(0xC0, 0x80, bytes(4))],
+        [masked(TEXT, b"a", fin=False, compressed=True), head(0x40, 0x80, bytes(4))],
+    ],
+)
+def test_only_the_first_frame_of_a_message_says_that_it_is_compressed(frames: list[bytes]):
+    events, code, reason = read(frames, allow_compressed=True)
+    assert (events, code, reason) == ([], PROTOCOL_ERROR, b"RSV1 set")
+
+
 def test_idle_between_messages_only():
     frames = ClientFrames(LIMIT)
     assert frames.is_between_messages

@@ -144,7 +144,7 @@ cdef class ClientFrames:
         """All that is wrong with the first two bytes, in one reason."""
         cdef uint8_t first = self.head[0], second = self.head[1], opcode = first & 0x0F
         cdef list wrong = []
-        if first & RSV1 and not self.allow_compressed:
+        if first & RSV1 and not (self.allow_compressed and (opcode == OP_TEXT or opcode == OP_BINARY)):
             wrong.append(b"RSV1 set")
         if first & RSV2:
             wrong.append(b"RSV2 set")

@@ -64,7 +64,6 @@ def _check_gateway(settings: Settings, faults: Faults) -> None:
     if not gateway.centrifugo:
         faults.fault(("gateway", "centrifugo"), "must have at least one URL")
     for path, value in (
-        (("gateway", "compression"), gateway.compression),
         (("gateway", "pass_unknown"), gateway.pass_unknown),
     ):
     for path, value in ((("gateway", "internal_address"), gateway.internal_address),):

@@ -35,6 +35,7 @@ RELOADABLE: Final = (
     "gateway.max_connections",
     "gateway.max_connections_per_ip",
     "gateway.message_size_limit",
+    "gateway.compression",
     "gateway.pass_unknown",
     "gateway.snapshot_interval",
     "secret",

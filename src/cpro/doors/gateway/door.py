@@ -12,6 +12,7 @@ from cpro._fast.http1 import Request
 from cpro.clock import boot_ns
 from cpro.config.model import Gateway
 from cpro.doors.gateway.books import Books
+from cpro.doors.gateway.deflate import Deflating, Inflating, negotiate
 from cpro.doors.gateway.desk import Desk
 from cpro.doors.gateway.heads import FORWARDED_FOR, OURS, REAL_IP, relay_request
 from cpro.doors.gateway.legs import Timer
@@ -24,6 +25,7 @@ from cpro.doors.gateway.tokens import Claim, Tokens
 from cpro.doors.gateway.unknown import may_pass
 from cpro.doors.gateway.ways import WAYS, Way
 from cpro.doors.gateway.websocket import WebSocketTap
+from cpro.doors.gateway.websocket import ClientTransport, Timer, WebSocketTap
 from cpro.doors.joined import HEADER, read_mark, seal_connection
 from cpro.doors.seal import Seal
 from cpro.http.dial import Leg, Transport
@@ -218,7 +220,15 @@ class GatewayDoor:
     def _make_websocket(self, transport: Transport, opening: Opening) -> WebSocketTap:
         request = opening.request
         add = ((b"Connection", b"Upgrade"), (b"Upgrade", request.header(b"upgrade") or b"websocket"))
-        return WebSocketTap(self, transport, self.head(opening, add), protobuf=_is_protobuf(request))
+        frames, to_client = self._compression(request, transport)
+        return WebSocketTap(self, to_client, self.head(opening, add), protobuf=_is_protobuf(request), frames=frames)
+
+    def _compression(self, request: Request, transport: Transport) -> tuple[Inflating | None, ClientTransport]:
+        """What reads a client's frames, and what is written to, where it speaks of compression and may."""
+        agreed = negotiate(_all_of(request, b"sec-websocket-extensions")) if self._compresses else None
+        if agreed is None:
+            return None, transport
+        return Inflating(self.max_message_bytes), Deflating(transport, agreed, self.max_server_message_bytes)
 
     def head(
         self, opening: Opening, add: tuple[tuple[bytes, bytes], ...], target: bytes = b"", version: bytes = b"1.1"
@@ -244,6 +254,10 @@ def _is_protobuf(request: Request) -> bool:
     query = parse_qs(request.query.decode("latin-1"))
     if "protobuf" in (query.get("format", [""])[0], query.get("cf_protocol", [""])[0]):
         return True
-    offered = b",".join(value for name, value in request.headers() if name.lower() == b"sec-websocket-protocol")
-    known = (one.strip() for one in offered.split(b","))
+    known = (one.strip() for one in _all_of(request, b"sec-websocket-protocol").split(b","))
     return next((one for one in known if one in (JSON, PROTOBUF)), JSON) == PROTOBUF
+
+
+def _all_of(request: Request, wanted: bytes) -> bytes:
+    """The list that all headers of this lower-case name make together (RFC 9110 section 5.3)."""
+    return b",".join(value for name, value in request.headers() if name.lower() == wanted)

@@ -6,7 +6,7 @@ apart, and forwarded without what the session holds back. A leg that closes clos
 code and reason that Centrifugo gave, or with no code at all where it gave none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from cpro._fast.http1 import build_status
@@ -31,7 +31,7 @@ from cpro.clock import boot_ns
 from cpro.doors.gateway.far import FarLeg
 from cpro.doors.gateway.legs import Timer
 from cpro.doors.gateway.session import Session
-from cpro.http.dial import BaseTransport, Leg, Transport
+from cpro.http.dial import BaseTransport, Leg
 
 EARLY_LIMIT_BYTES: Final = 64 * 1024
 """What a client may send before it knows that the connection is upgraded."""
@@ -41,6 +41,42 @@ REFUSED_GRACE_S: Final = 1.0
 """How long a client that was refused may take to read so before its connection ends."""
 GONE: Final = 3000
 """Centrifugo's code for a connection that ended without a code; never sent."""
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class ClientEvent(Protocol):
+    """`wsframe.Event`, as far as it is asked of what a client sends."""
+
+    @property
+    def opcode(self) -> int: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def code(self) -> int: ...
+    @property
+    def reason(self) -> bytes: ...
+
+
+class Frames(Protocol):
+    """`wsframe.ClientFrames`, or what reads compressed messages, too."""
+
+    def feed(self, data: bytes, /) -> Sequence[ClientEvent]: ...
+    @property
+    def fault_code(self) -> int: ...
+    @property
+    def fault_reason(self) -> bytes: ...
+
+
+class ClientTransport(Protocol):
+    """What a tap asks of the transport to its client."""
+
+    def write(self, data: bytes, /) -> None: ...
+    def close(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
 
 
 class Owner(Protocol):
@@ -64,14 +100,22 @@ class WebSocketTap(Leg):
     From `start` until both legs are lost the door holds it.
     """
 
-    def __init__(self, owner: Owner, transport: Transport, request_head: bytes, *, protobuf: bool) -> None:
-        """`request_head` asks Centrifugo for the upgrade. Whoever makes it sets `session`."""
+    def __init__(
+        self,
+        owner: Owner,
+        transport: ClientTransport,
+        request_head: bytes,
+        *,
+        protobuf: bool,
+        frames: Frames | None = None,
+    ) -> None:
+        """`request_head` asks Centrifugo for the upgrade; `frames` read the client. Whoever makes it sets `session`."""
         self.session: Session
         self.far = FarLeg(self, request_head)
         self._owner: Owner | None = owner
-        self._transport: Transport | None = transport
+        self._transport: ClientTransport | None = transport
         self.protobuf = protobuf
-        self._frames = ClientFrames(owner.max_message_bytes)
+        self._frames: Frames = frames or ClientFrames(owner.max_message_bytes)
         self._scan = ServerScan(protobuf, owner.max_server_message_bytes)
         self._masks = Masks(id(self) >> 4)
         self._opcode = BINARY if protobuf else TEXT
@@ -114,7 +158,7 @@ class WebSocketTap(Leg):
     def resume_writing(self) -> None:
         self.far.resume_reading()
 
-    def _on_client_event(self, event: Event) -> None:
+    def _on_client_event(self, event: ClientEvent) -> None:
         opcode = event.opcode
         if opcode in (TEXT, BINARY):
             self._opcode = opcode
