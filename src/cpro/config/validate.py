@@ -63,12 +63,6 @@ def _check_gateway(settings: Settings, faults: Faults) -> None:
         return
     if not gateway.centrifugo:
         faults.fault(("gateway", "centrifugo"), "must have at least one URL")
-    for path, value in (
-        (("gateway", "pass_unknown"), gateway.pass_unknown),
-    ):
-    for path, value in ((("gateway", "internal_address"), gateway.internal_address),):
-        if value:
-            faults.fault(path, "is not available in this version of cpro")
     if gateway.proxy_protocol and not gateway.trusted_proxies and not gateway.address.startswith("unix:"):
         faults.warn(("gateway", "proxy_protocol"), "has no effect without trusted_proxies")
     if gateway.internal_address and not settings.secret:

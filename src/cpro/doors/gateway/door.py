@@ -24,8 +24,7 @@ from cpro.doors.gateway.streams import Centrifugo, Streams
 from cpro.doors.gateway.tokens import Claim, Tokens
 from cpro.doors.gateway.unknown import may_pass
 from cpro.doors.gateway.ways import WAYS, Way
-from cpro.doors.gateway.websocket import WebSocketTap
-from cpro.doors.gateway.websocket import ClientTransport, Timer, WebSocketTap
+from cpro.doors.gateway.websocket import ClientTransport, WebSocketTap
 from cpro.doors.joined import HEADER, read_mark, seal_connection
 from cpro.doors.seal import Seal
 from cpro.http.dial import Leg, Transport

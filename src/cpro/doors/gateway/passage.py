@@ -5,14 +5,11 @@ from typing import Final, Protocol
 
 from cpro._fast.http1 import build_status
 from cpro.doors.gateway.far import FarLeg
+from cpro.doors.gateway.legs import Timer
 from cpro.http.dial import Leg, Transport
 
 ANSWER_WAIT_S: Final = 15.0
 """Longer than any answer of Centrifugo's takes: what goes on and on is no answer, but a stream."""
-
-
-class Timer(Protocol):
-    def cancel(self) -> None: ...
 
 
 class Owner(Protocol):

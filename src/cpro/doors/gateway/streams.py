@@ -13,7 +13,7 @@ from cpro.doors.gateway.emulation import OCTETS
 from cpro.doors.gateway.far import FarLeg
 from cpro.doors.gateway.legs import Timer
 from cpro.doors.gateway.opening import Opening
-from cpro.doors.gateway.passage import Passage, Timer
+from cpro.doors.gateway.passage import Passage
 from cpro.doors.gateway.poster import Hear
 from cpro.doors.gateway.stream import StreamTap
 from cpro.doors.gateway.ways import Way

@@ -43,10 +43,6 @@ GONE: Final = 3000
 """Centrifugo's code for a connection that ended without a code; never sent."""
 
 
-class Timer(Protocol):
-    def cancel(self) -> None: ...
-
-
 class ClientEvent(Protocol):
     """`wsframe.Event`, as far as it is asked of what a client sends."""
 
