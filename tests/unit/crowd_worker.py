@@ -29,6 +29,9 @@ def push(crowd: Crowd, most: int, rounds: int) -> None:
         elif (place := crowd.enter(b"a", 2 * most, most)) != REFUSED:
             changes.append((time.monotonic_ns(), 1))
             places.append(place)
+    for place in places:  # or whoever ends first would keep the others out
+        changes.append((time.monotonic_ns(), -1))
+        crowd.leave(place)
     print(json.dumps(changes), flush=True)
     sys.stdin.readline()
 
