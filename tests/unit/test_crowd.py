@@ -179,7 +179,7 @@ def test_workers_that_come_and_go_at_the_limit_never_exceed_it(memory: Callable[
         worker.stdin.write("go\n")
         worker.stdin.flush()
     changes = [json.loads(worker.stdout.readline()) for worker in workers]
-    assert all(len(one) > 100 for one in changes)
+    assert sum(len(one) for one in changes) > 100, "one of them may have found no place while it ran"
     inside = most = 0
     for _, change in sorted((at_ns, change) for one in changes for at_ns, change in one):
         inside += change
