@@ -88,6 +88,7 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
     """An operation that is over, for observers."""
 
     door: str
+    """proxy or gateway"""
     op: str
     client: str
     user: str

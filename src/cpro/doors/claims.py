@@ -55,6 +55,8 @@ class Claimed:
 
     claim: Claim
     lane: Lane
+    joined: Lane
+    """The lane of what comes through a gateway."""
     refuse_invalid: Callable[[Operation, Exception], Reply]
 
 
@@ -86,7 +88,11 @@ def answering(own: Mapping[str, Handle], otherwise: Handle) -> Handle:
 class Dispatch:
     """Stands in for `pipeline.run` at an event of which plugins take some: exact methods, namespaces, then all."""
 
-    def __init__(self, claimed: Iterable[Claimed], namespace_of: Callable[[str], str]) -> None:
+    def __init__(
+        self, claimed: Iterable[Claimed], namespace_of: Callable[[str], str], joined: Lane | None = None
+    ) -> None:
+        """`joined` is the plain lane of what comes through a gateway."""
+        self._joined = joined
         self._by_method: dict[str, Claimed] = {}
         self._by_namespace: dict[str, Claimed] = {}
         self._whole: Claimed | None = None
@@ -105,7 +111,7 @@ class Dispatch:
             wide = claimed.claim.widen(operation, request)
         except UNREADABLE as error:
             return claimed.refuse_invalid(operation, error)
-        return pipeline.run(claimed.lane, wide, request, respond)
+        return pipeline.run(claimed.joined if lane is self._joined else claimed.lane, wide, request, respond)
 
     def _find(self, method: str) -> Claimed | None:
         found = self._by_method.get(method) or self._by_namespace.get(self._namespace_of(method))

@@ -181,7 +181,7 @@ class ProxyDoor:
             kind, pipeline.run, lane, invalid, self._recorder(kind), joined, reading.decode, reading.is_noted
         )
         claimed = [self._claimed(claim, plain, told) for claim in added.claims if claim.event == kind]
-        return replace(plain, run=Dispatch(claimed, added.namespace_of)) if claimed else plain
+        return replace(plain, run=Dispatch(claimed, added.namespace_of, joined)) if claimed else plain
 
     def _told(self, event: str, added: Added) -> tuple[Tell, ...]:
         """Who hears of an event's operations."""
@@ -193,7 +193,10 @@ class ProxyDoor:
         handle = claim.handler(partial(self._pass_on, plain.kind), fault_of(plain.kind))
         lane = self._lane(plain.kind, claim.name, claim.charge, handle, told)
         entrance = replace(plain, kind=claim.name, record=self._recorder(claim.name))
-        return Claimed(claim, lane, partial(self._refuse_known, entrance, told))
+        # RPCs of plugins are theirs at both doors: the gateway charges and records none of them
+        seal = self._seal if plain.kind != "rpc" else None
+        joined = lane if seal is None else _joined(lane, seal)
+        return Claimed(claim, lane, joined, partial(self._refuse_known, entrance, told))
 
     def _pass_on(self, kind: str, operation: Operation, request: Request, respond: Respond) -> Reply | None:
         """What would have been done without the plugin; by the settings of now, which may have been reloaded."""

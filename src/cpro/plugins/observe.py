@@ -31,11 +31,11 @@ class Observers:
         self._gathered: list[Finished] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def tell(self, operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
-        """An operation at the proxy door is over; a `doors.claims.Tell`."""
+    def tell(self, door: str, operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
+        """An operation at a door is over; for one door it is a `doors.claims.Tell`."""
         self._gathered.append(
             Finished(
-                "proxy",
+                door,
                 operation.kind,
                 operation.client,
                 operation.user,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from cpro.config.model import Settings
-from cpro.doors.claims import Added, Charge
+from cpro.doors.claims import Added, Charge, Tell
 from cpro.errors import PluginError
 from cpro.extension import OperationType
 from cpro.limits.rules import Addition, rpc_namespace
@@ -63,8 +63,12 @@ class Plugged:
             claims=self._claims,
             namespace_of=partial(rpc_namespace, names=settings.rpc),
             identify=self._identify,
-            observe=self._observers.tell if self._observers else None,
+            observe=self.observe("proxy"),
         )
+
+    def observe(self, door: str) -> Tell | None:
+        """Tells observers of what is over at a door; None where there are none."""
+        return None if self._observers is None else partial(self._observers.tell, door)
 
     async def start(self, settings: Settings) -> None:
         """Call every `cpro_startup`; raises PluginError for the first that fails."""

@@ -7,7 +7,7 @@ from functools import partial
 
 from cpro._fast.counters import Counters
 from cpro._fast.crowd import CrowdFile
-from cpro.config.model import Settings
+from cpro.config.model import Rpc, Settings
 from cpro.config.tls import client_context, resolve_pem, server_context
 from cpro.doors.claims import Claim, Record, Tell
 from cpro.doors.gateway.books import tells_of
@@ -61,11 +61,13 @@ class GatewayHouse:
         gate: Gate,
         recorder: Callable[[str], Record],
         claims: Sequence[Claim],
+        observe: Tell | None,
         connections: ConnectionCount,
     ) -> None:
         self._gate = gate
         self._recorder = recorder
         self._claims = claims
+        self._observe = observe
         self._loop = loop = asyncio.get_running_loop()
         gateway = orders.started.gateway
         is_https = any(url.startswith("https:") for url in gateway.centrifugo)
@@ -115,12 +117,6 @@ class GatewayHouse:
 
     def configure(self, settings: Settings, seal: Seal, recording: Recording | None, status: UserStatus) -> None:
         """Put settings in force from the next command on."""
-        methods = frozenset(method for claim in self._claims if claim.event == "rpc" for method in claim.methods)
-        namespaces = frozenset(name for claim in self._claims if claim.event == "rpc" for name in claim.namespaces)
-
-        def is_claimed(method: str) -> bool:
-            return method in methods or rpc_namespace(method, settings.rpc) in namespaces
-
         record_of = partial(self._record_of, recording, status.interests)
         lanes, tentative_connect = build_lanes(self._gate.charge, self._gate.wait, record_of, status.own)
         see = status.sight.see if status.sight is not None else None
@@ -132,7 +128,7 @@ class GatewayHouse:
             lanes=lanes,
             tentative_connect=tentative_connect,
             own_methods=frozenset(status.own),
-            is_claimed=is_claimed if methods or namespaces else _nobodys,
+            is_claimed=_claimed_by(self._claims, settings.rpc),
             observer=self._door.books,
             tokens=Tokens(settings.gateway.token, resolve_pem, find_key),
             take_error=errors.take,
@@ -163,7 +159,10 @@ class GatewayHouse:
 
     def _record_of(self, recording: Recording | None, interests: Sequence[Interest], kind: str) -> Tell:
         told = [tell for interest in interests for tell in interest(kind)]
-        return telling(self._recorder(kind), INTERNAL_ERROR, (*told, *tells_of(kind, recording)))
+        told += tells_of(kind, recording)
+        if self._observe is not None:
+            told.append(self._observe)
+        return telling(self._recorder(kind), INTERNAL_ERROR, tuple(told))
 
     def _keep_books(self, snapshot_every_s: float) -> None:
         """Run what goes round all sessions; 0: no snapshots."""
@@ -184,5 +183,13 @@ async def _go_round(steps: Callable[[], Iterable[None]], every_s: float) -> None
                 await asyncio.sleep(0)
 
 
-def _nobodys(method: str) -> bool:
-    return False
+def _claimed_by(claims: Sequence[Claim], names: Rpc) -> Callable[[str], bool]:
+    """Whether an RPC method is a plugin's: by its name, by its namespace, or because all are."""
+    own = [claim for claim in claims if claim.event == "rpc"]
+    methods = frozenset(method for claim in own for method in claim.methods)
+    namespaces = frozenset(name for claim in own for name in claim.namespaces)
+    if any(not claim.methods and not claim.namespaces for claim in own):
+        return lambda method: True
+    if not own:
+        return lambda method: False
+    return lambda method: method in methods or rpc_namespace(method, names) in namespaces

@@ -230,7 +230,9 @@ class Worker:
         claims = self._plugged.claims if self._plugged else ()
         slots = {name: self._catalogue.gateway_connections.slot(name) for name in TRANSPORTS}
         connections = ConnectionCount(self._counters, slots)
-        return GatewayHouse(self._orders, self._gate, partial(self._recorder, door="gateway"), claims, connections)
+        observe = self._plugged.observe("gateway") if self._plugged else None
+        record = partial(self._recorder, door="gateway")
+        return GatewayHouse(self._orders, self._gate, record, claims, observe, connections)
 
     def _recorder(self, kind: str, door: str = "proxy") -> Record:
         first = self._catalogue.operations.slot(door, kind, VERDICTS[0])

@@ -178,6 +178,7 @@ def test_every_command_has_its_row_and_so_have_connections_and_disconnects(stack
     rows = "SELECT user, op, channel, error, node FROM centrifugo.operations ORDER BY op, error"
     wanted = [
         ("connect", "", 0),
+        ("connecting", "", 0),
         ("disconnect", "", 0),
         ("history", "news", 0),
         ("history", "news", 111),

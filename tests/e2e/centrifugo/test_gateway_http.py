@@ -181,9 +181,9 @@ def test_what_passes_by_a_stream_is_on_record_by_its_name(stack: StartStack, sdk
 
     asyncio.run(run())
     stored = 'cpro_sink_rows_total{sink="clickhouse",table="operations"}'
-    assert eventually_now(lambda: started.service.metric(stored) == 5, 15)
+    assert eventually_now(lambda: started.service.metric(stored) == 6, 15)
     found = ask(started.service, "SELECT op, user FROM centrifugo.operations ORDER BY op")
-    assert [row["op"] for row in found] == ["connect", "disconnect", "publish", "rpc", "subscribe"]
+    assert [row["op"] for row in found] == ["connect", "connecting", "disconnect", "publish", "rpc", "subscribe"]
     assert {row["user"] for row in found} == {"ann"}
     (connection,) = ask(started.service, "SELECT user, transport FROM centrifugo.connections")
     assert connection == {"user": "ann", "transport": sdk.transport}

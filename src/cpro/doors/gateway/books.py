@@ -105,9 +105,21 @@ def tells_of(kind: str, recording: Recording | None) -> list[Tell]:
     if recording is None:
         return []
     tells: list[Tell | None] = [recording.call if kind == "rpc" else recording.operation]
+    if kind == "connect" and recording.operation is not None:
+        tells.insert(0, _connecting(recording.operation))
     if kind in ("publish", "map_publish") and recording.publication is not None:
         tells.append(_publishing(recording))
     return [tell for tell in tells if tell is not None]
+
+
+def _connecting(record: Tell) -> Tell:
+    """A connect is two operations, as in Centrifugo PRO: what decides about it, and the connection that comes of it."""
+
+    def tell(operation: Operation, verdict: Verdict, reply: Reply, duration_ns: int) -> None:
+        begun = Operation("connecting", operation.client, operation.user, started_ns=operation.started_ns)
+        record(begun, verdict, reply, duration_ns)
+
+    return tell
 
 
 def _publishing(recording: Recording) -> Tell:
