@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 DOORS = ("proxy", "gateway", "api")
-TRANSPORTS = ("websocket", "sse", "http_stream")
+TRANSPORTS = ("websocket", "sse", "http_stream", "uni_websocket", "uni_sse", "uni_http_stream")
 """Of the gateway, in Centrifugo's words."""
 API_METHODS = ("rate_limit", "update_user_status", "get_user_status", "delete_user_status", "passed_on")
 """What the API door counts as operations."""

@@ -19,7 +19,8 @@ class RawWebSocket:
         self._socket = socket.create_connection((address.hostname, address.port), PATIENCE_S)
         self._scan = ServerScan(protobuf, 1 << 20, holds=True)
         self._events: list[Event] = []
-        self._upgrade(address.netloc, address.path + ("?format=protobuf" if protobuf else ""))
+        query = "?format=protobuf" if protobuf else f"?{address.query}" if address.query else ""
+        self._upgrade(address.netloc, address.path + query)
 
     def _upgrade(self, host: str, target: str) -> None:
         key = base64.b64encode(os.urandom(16)).decode()
@@ -30,7 +31,9 @@ class RawWebSocket:
         head = b""
         while b"\r\n\r\n" not in head:
             head += self._socket.recv(1)
-        assert head.startswith(b"HTTP/1.1 101 "), head
+        if not head.startswith(b"HTTP/1.1 101 "):
+            self._socket.close()
+            raise AssertionError(head)
 
     def __enter__(self) -> "RawWebSocket":
         return self

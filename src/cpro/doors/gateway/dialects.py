@@ -7,6 +7,7 @@ session is shown the commands and replies that these stand for.
 import json
 from typing import Final, Protocol
 
+from cpro._fast.commands import build_payload, parse_commands, without_dictionary
 from cpro.doors.gateway.answers import build_disconnect
 
 
@@ -65,16 +66,39 @@ class TwoWay:
         return reply
 
 
+_decode = json.JSONDecoder().raw_decode
 _CONNECT: Final = b'{"id":1,"connect":'
 _REPLY: Final = b'{"id":1,'
 _PUSH: Final = b'{"push":'
 _PING: Final = b"{}"
+_SPACE: Final = " \t\r\n"
 TOO_MANY_REQUESTS: Final = (3013, "too many requests")
 """What Centrifugo makes of error 111 where a client can't be told of errors."""
 
 
+def read_connect(said: bytes) -> bytes:
+    """A bare connect request as it may go on to Centrifugo; ValueError where it has no reading, or two.
+
+    Centrifugo ignores what follows it, and takes null for an empty one."""
+    text = said.decode("latin-1").lstrip(_SPACE)  # a character for each byte
+    try:
+        request, end = _decode(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    if request is not None and not isinstance(request, dict):
+        raise ValueError("is no object")
+    bare = b"{}" if request is None else text[:end].encode("latin-1").replace(b"\n", b" ")
+    payload = b"%b%b}" % (_CONNECT, bare)
+    (command,) = parse_commands(payload, False)
+    if command.fault or command.kind != "connect":
+        raise ValueError("is ambiguous")
+    if command.wants_dictionary:  # pushes would be opaque to us
+        return without_dictionary(command)[len(_CONNECT) : -1]
+    return build_payload(payload, [command], False)[len(_CONNECT) : -1]
+
+
 class OneWay:
-    """Of the unidirectional transports, which are JSON only."""
+    """Of the unidirectional transports, which are JSON only; of requests that `read_connect` has read."""
 
     is_one_way = True
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, TypeVar
 from urllib.parse import parse_qs
 from uuid import uuid4
@@ -14,8 +15,10 @@ from cpro.config.model import Gateway
 from cpro.doors.gateway.books import Books
 from cpro.doors.gateway.deflate import Deflating, Inflating, negotiate
 from cpro.doors.gateway.desk import Desk
+from cpro.doors.gateway.dialects import read_connect
 from cpro.doors.gateway.heads import FORWARDED_FOR, OURS, REAL_IP, relay_request
 from cpro.doors.gateway.legs import Timer
+from cpro.doors.gateway.one_way import OneWayTap
 from cpro.doors.gateway.opening import Opening
 from cpro.doors.gateway.peers import Peer, Peers, counted_as
 from cpro.doors.gateway.session import Observer, Session
@@ -24,6 +27,7 @@ from cpro.doors.gateway.streams import Centrifugo, Streams
 from cpro.doors.gateway.tokens import Claim, Tokens
 from cpro.doors.gateway.unknown import may_pass
 from cpro.doors.gateway.ways import WAYS, Way
+from cpro.doors.gateway.ways import CONNECT, WAYS, Way, query_value, target_asking
 from cpro.doors.gateway.websocket import ClientTransport, WebSocketTap
 from cpro.doors.joined import HEADER, read_mark, seal_connection
 from cpro.doors.seal import Seal
@@ -37,8 +41,10 @@ from cpro.pipeline import Lane
 log = logging.getLogger(__name__)
 
 NOT_FOUND = status_reply(404)
+BAD_REQUEST = status_reply(400)
 SERVICE_UNAVAILABLE = status_reply(503)
 WEBSOCKET: Final = b"/connection/websocket"
+ONE_WAY_WEBSOCKET: Final = b"/connection/uni_websocket"
 EMULATION: Final = b"/emulation"
 PROTOBUF: Final = b"centrifuge-protobuf"
 JSON: Final = b"centrifuge-json"
@@ -58,7 +64,7 @@ class Dial(Protocol):
 
 Tap = WebSocketTap | StreamTap
 """A connection that is open."""
-SomeTap = TypeVar("SomeTap", WebSocketTap, StreamTap)
+SomeTap = TypeVar("SomeTap", WebSocketTap, OneWayTap, StreamTap)
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,8 @@ class GatewayDoor:
     def __call__(self, request: Request, connection: Connection, now_ns: int) -> Reply | None:
         if request.path == WEBSOCKET:
             return self._open_websocket(request, connection)
+        if request.path == ONE_WAY_WEBSOCKET:
+            return self._open_one_way(request, connection)
         if request.path == EMULATION:
             return self._streams.take_post(request, connection)
         way = WAYS.get(request.path)
@@ -218,9 +226,9 @@ class GatewayDoor:
 
     def _make_websocket(self, transport: Transport, opening: Opening) -> WebSocketTap:
         request = opening.request
-        add = ((b"Connection", b"Upgrade"), (b"Upgrade", request.header(b"upgrade") or b"websocket"))
         frames, to_client = self._compression(request, transport)
-        return WebSocketTap(self, to_client, self.head(opening, add), protobuf=_is_protobuf(request), frames=frames)
+        head = self.head(opening, _upgrade(request))
+        return WebSocketTap(self, to_client, head, protobuf=_is_protobuf(request), frames=frames)
 
     def _compression(self, request: Request, transport: Transport) -> tuple[Inflating | None, ClientTransport]:
         """What reads a client's frames, and what is written to, where it speaks of compression and may."""
@@ -228,6 +236,26 @@ class GatewayDoor:
         if agreed is None:
             return None, transport
         return Inflating(self.max_message_bytes), Deflating(transport, agreed, self.max_server_message_bytes)
+
+    def _open_one_way(self, request: Request, connection: Connection) -> Reply | None:
+        asked = query_value(request.query, CONNECT)
+        try:
+            asked = read_connect(asked) if asked else b""
+        except ValueError:
+            return BAD_REQUEST
+        opened = self._open(request, connection, "uni_websocket", partial(self._make_one_way, asked))
+        if opened is None:
+            return SERVICE_UNAVAILABLE
+        tap, rest = opened
+        if rest:
+            tap.data_received(rest)
+        tap.start(asked, lambda: self.dial(tap.far, tap.on_far_lost))
+        return None
+
+    def _make_one_way(self, asked: bytes, transport: Transport, opening: Opening) -> OneWayTap:
+        target = target_asking(opening.request, asked) if asked else b""
+        head = self.head(opening, _upgrade(opening.request), target)
+        return OneWayTap(self, transport, head, protobuf=False)
 
     def head(
         self, opening: Opening, add: tuple[tuple[bytes, bytes], ...], target: bytes = b"", version: bytes = b"1.1"
@@ -246,6 +274,10 @@ class GatewayDoor:
         if not self._user_header or not peer.is_trusted:
             return ""
         return (request.header(self._user_header) or b"").decode(errors="replace")
+
+
+def _upgrade(request: Request) -> tuple[tuple[bytes, bytes], ...]:
+    return (b"Connection", b"Upgrade"), (b"Upgrade", request.header(b"upgrade") or b"websocket")
 
 
 def _is_protobuf(request: Request) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 
 from cpro._fast.emulation import build_emulation
 from cpro._fast.http1 import Request
-from cpro.doors.gateway.desk import TAKEN, TOO_LARGE, Desk, cors_of
+from cpro.doors.gateway.desk import MALFORMED, TAKEN, TOO_LARGE, Desk, cors_of
 from cpro.doors.gateway.emulation import OCTETS
 from cpro.doors.gateway.far import FarLeg
 from cpro.doors.gateway.legs import Timer
@@ -85,11 +85,14 @@ class Streams:
 
     def open(self, request: Request, connection: Connection, way: Way) -> Reply | None:
         """Of a transport's path."""
-        said = way.said(request)
+        if len(request.body) > self._door.max_message_bytes:
+            return Reply(b"", status=TOO_LARGE, extra=cors_of(request))
+        try:
+            said = way.said(request)
+        except ValueError:
+            return Reply(b"", status=MALFORMED, extra=cors_of(request))
         if said is None:
             return self.relay(request, connection)
-        if len(said) > self._door.max_message_bytes:
-            return Reply(b"", status=TOO_LARGE, extra=cors_of(request))
         opened = self._door.open_stream(request, connection, way, partial(self._make, way))
         if isinstance(opened, Reply):
             return opened

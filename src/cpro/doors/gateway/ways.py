@@ -6,11 +6,12 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from cpro._fast.http1 import Request
-from cpro.doors.gateway.dialects import Dialect, OneWay, TwoWay
+from cpro.doors.gateway.dialects import Dialect, OneWay, TwoWay, read_connect
 from cpro.doors.gateway.emulation import OCTETS
 from cpro.doors.gateway.framing import Delimited, Events, Framing, Lines
 
-_CONNECT: Final = b"cf_connect"
+CONNECT: Final = b"cf_connect"
+"""The parameter of a query that asks for a connect."""
 _GET: Final = b"GET"
 
 
@@ -33,25 +34,31 @@ class Way:
         return OneWay() if self.is_one_way else TwoWay(protobuf=protobuf)
 
     def said(self, request: Request) -> bytes | None:
-        """What the client asks by this request; None where it opens nothing."""
-        if request.is_post:
-            return request.body
+        """What the client asks by this request; None where it opens nothing, ValueError where it asks nothing clear."""
+        said = request.body if request.is_post else self._asked(request)
+        return read_connect(said) if said is not None and self.is_one_way else said
+
+    def _asked(self, request: Request) -> bytes | None:
         if not self.is_sse or request.method != _GET:
             return None
-        asked = query_value(request.query, _CONNECT)
-        return asked or (b"{}" if self.is_one_way else None)
+        return query_value(request.query, CONNECT) or (b"{}" if self.is_one_way else None)
 
     def target(self, request: Request, asked: bytes) -> bytes:
         """The target to ask Centrifugo for `asked`; empty where that goes into the body."""
-        if request.is_post:
-            return b""
-        kept = [one for one in request.query.split(b"&") if one and _name(one) != _CONNECT]
-        return b"%b?%b" % (request.path, b"&".join([*kept, b"%b=%b" % (_CONNECT, quote(asked, safe="").encode())]))
+        return b"" if request.is_post else target_asking(request, asked)
+
+
+def target_asking(request: Request, asked: bytes) -> bytes:
+    """The target of a request whose query asks for a connect, with that spelt anew."""
+    kept = [one for one in request.query.split(b"&") if one and _name(one) != CONNECT]
+    return b"%b?%b" % (request.path, b"&".join([*kept, b"%b=%b" % (CONNECT, quote(asked, safe="").encode())]))
 
 
 WAYS: Final[Mapping[bytes, Way]] = {
     b"/connection/http_stream": Way("http_stream"),
     b"/connection/sse": Way("sse", is_sse=True),
+    b"/connection/uni_http_stream": Way("uni_http_stream", is_one_way=True),
+    b"/connection/uni_sse": Way("uni_sse", is_sse=True, is_one_way=True),
 }
 
 

@@ -158,7 +158,7 @@ class WebSocketTap(Leg):
         opcode = event.opcode
         if opcode in (TEXT, BINARY):
             self._opcode = opcode
-            self.session.on_message(event.payload)
+            self._on_message(event.payload)
         elif opcode == CLOSE:
             self._note_end(event.code, event.reason.decode(errors="replace"))
             self.far.write(build_frame(CLOSE, event.payload, mask_key=self._masks.next()))
@@ -167,6 +167,9 @@ class WebSocketTap(Leg):
             if opcode == PONG:
                 self.session.on_ponged(boot_ns())
             self.far.write(build_frame(opcode, event.payload, mask_key=self._masks.next()))
+
+    def _on_message(self, payload: bytes) -> None:
+        self.session.on_message(payload)
 
     def _on_client_fault(self) -> None:
         code = self._frames.fault_code
@@ -285,8 +288,11 @@ class WebSocketTap(Leg):
         elif event.opcode == PING:
             self.session.on_pinged()
         elif event.opcode in (TEXT, BINARY):
-            for said in parse_replies(event.payload, self.protobuf):
-                self.session.on_said(said)
+            self._hear(event.payload)
+
+    def _hear(self, payload: bytes) -> None:
+        for said in parse_replies(payload, self.protobuf):
+            self.session.on_said(said)
 
     def _on_far_close(self, event: Event) -> None:
         """Its frame is written already (or held: then it is all the client gets)."""
