@@ -26,7 +26,6 @@ from cpro.doors.gateway.stream import StreamTap
 from cpro.doors.gateway.streams import Centrifugo, Streams
 from cpro.doors.gateway.tokens import Claim, Tokens
 from cpro.doors.gateway.unknown import may_pass
-from cpro.doors.gateway.ways import WAYS, Way
 from cpro.doors.gateway.ways import CONNECT, WAYS, Way, query_value, target_asking
 from cpro.doors.gateway.websocket import ClientTransport, WebSocketTap
 from cpro.doors.joined import HEADER, read_mark, seal_connection
