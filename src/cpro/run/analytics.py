@@ -19,11 +19,10 @@ from cpro.config.model import Settings
 from cpro.doors.rows import EventRows
 from cpro.limits.rules import channel_namespace, rpc_namespace
 from cpro.metrics import Catalogue
+from cpro.run.datadir import JOURNAL
 
 log = logging.getLogger(__name__)
 
-JOURNAL = "journal"
-"""The folder's name in `data_dir`."""
 COUNT_EVERY_S = 1.0
 MEASURE_EVERY_S = 2.0
 MEASURER = 0

@@ -10,10 +10,7 @@ from cpro.analytics.shipper import status_from_disk
 from cpro.analytics.sinks import Folders
 from cpro.config.model import Settings
 from cpro.errors import StartError, StoreError, StoreUnavailableError
-from cpro.run.datadir import lock_data_dir
-
-JOURNAL = "journal"
-REJECTED = "rejected"
+from cpro.run.datadir import JOURNAL, REJECTED, lock_data_dir
 
 
 def folders_of(settings: Settings) -> Folders:

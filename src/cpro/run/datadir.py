@@ -7,6 +7,11 @@ from typing import TextIO
 
 from cpro.errors import StartError
 
+JOURNAL = "journal"
+"""Rows that sinks have not had, and how far each of them is."""
+REJECTED = "rejected"
+"""Batches that a sink will never take."""
+
 
 def lock_data_dir(data_dir: Path) -> TextIO:
     """Take the folder for this process; released by the kernel however we end. Raises StartError."""

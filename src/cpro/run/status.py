@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def build_statuses(started: Settings, path: str, counters: Counters, catalogue: 
 
     deployment = status_store_of(started)
     if deployment is not None:
-        return _build_shared(started, deployment, path, counters, catalogue)
+        return _build_shared(started, deployment, path, counters, catalogue, count_lost)
     from cpro.status.embedded import LocalStatuses
     from cpro.status.generations import Generations
     from cpro.status.sight import Sight
@@ -102,7 +103,12 @@ def build_statuses(started: Settings, path: str, counters: Counters, catalogue: 
 
 
 def _build_shared(
-    started: Settings, deployment: Deployment, path: str, counters: Counters, catalogue: Catalogue
+    started: Settings,
+    deployment: Deployment,
+    path: str,
+    counters: Counters,
+    catalogue: Catalogue,
+    count_lost: Callable[[int], None],
 ) -> UserStatus:
     from cpro._fast.statusfold import FoldTable
     from cpro.redis import Shards
@@ -121,7 +127,7 @@ def _build_shared(
         expire_s=_expire_s(started),
         timeout_s=max(shard.access.io_timeout_s for shard in deployment.shards),
         count_error=lambda: counters.add(errors),
-        count_lost=lambda updates: counters.add(catalogue.status_dropped.first, updates),
+        count_lost=count_lost,
     )
     return UserStatus(statuses, Sight(statuses.mark_online, _expire_s(started)), shards)
 
