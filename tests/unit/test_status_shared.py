@@ -9,6 +9,7 @@ from cpro._fast.statusfold import FoldTable
 from cpro.errors import StoreReplyError, StoreTimeoutError, StoreUnavailableError
 from cpro.status import service
 from cpro.status.service import SharedStatuses
+from cpro.status.shard import FIRST_PAUSE_S, LAST_PAUSE_S, READS
 from cpro.status.times import UNKNOWN, later
 from tests.support import virtual
 
@@ -216,7 +217,7 @@ async def test_of_many_reads_a_few_are_under_way_and_all_are_answered(world):
     world.store.may_answer.clear()
     answers = [asyncio.ensure_future(world.ask("0a")) for _ in range(50)]
     await turn()
-    assert len(world.store.calls) == service.READS
+    assert len(world.store.calls) == READS
     world.store.may_answer.set()
     assert await asyncio.gather(*answers) == [[(1, 1)]] * 50
 
@@ -224,11 +225,11 @@ async def test_of_many_reads_a_few_are_under_way_and_all_are_answered(world):
 @in_a_loop
 async def test_who_waited_too_long_for_its_turn_does_not_hold_that_against_the_store(world):
     shard = world.statuses._shards[0]
-    for _ in range(service.READS):
+    for _ in range(READS):
         await shard.room.acquire()
     assert await world.ask("0a") is None
     assert not shard.is_away
-    for _ in range(service.READS):
+    for _ in range(READS):
         shard.room.release()
     assert await world.ask("0a") == [(0, 0)]
 
@@ -269,7 +270,7 @@ async def test_the_deleted_do_not_come_back_from_a_flight_that_failed(world):
     world.store.may_answer.set()
     assert await gone is None
     del world.store.error[0]
-    await asyncio.sleep(2 * service.LAST_PAUSE_S)
+    await asyncio.sleep(2 * LAST_PAUSE_S)
     assert world.store.users == {}
 
 
@@ -302,7 +303,7 @@ async def test_while_a_shard_is_left_alone_reads_fail_at_once(world):
     for _ in range(3):
         assert await world.ask("0a") is None
     assert len(world.store.calls) == 1
-    await asyncio.sleep(service.FIRST_PAUSE_S)
+    await asyncio.sleep(FIRST_PAUSE_S)
     assert await world.ask("0a") is None
     assert len(world.store.calls) == 2, "and then it is asked again"
 

@@ -10,14 +10,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import islice
-from random import random
 from typing import Final, Protocol, TypeVar
 
 from cpro.clock import unix_seconds
 from cpro.errors import StoreError, StoreReplyError, StoreUnavailableError
-from cpro.logs import Occasional, fields
+from cpro.logs import Occasional
 
+from .shard import Shard
 from .store import StatusStore, gathered
 from .times import UNKNOWN, Times, later, online_step_s
 
@@ -29,11 +28,6 @@ MOST_KEPT: Final = 100_000
 """Users with updates that one worker holds for each shard that is away."""
 AT_ONCE: Final = 1000
 """Updates in one pipeline."""
-READS: Final = 4
-"""Of one worker from one shard at a time; the others wait for their turn."""
-FIRST_PAUSE_S: Final = 0.1
-LAST_PAUSE_S: Final = 1.0
-"""How long a shard that failed is left alone: doubles while it keeps failing."""
 
 
 class Fold(Protocol):
@@ -44,33 +38,6 @@ class Fold(Protocol):
     def claim_online(self, user: str, now: int, step: int) -> bool: ...
 
     def forget(self, user: str) -> None: ...
-
-
-class _Shard:
-    """One shard of the store as this worker knows it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.kept: dict[str, Times] = {}
-        self.flying: dict[str, Times] = {}
-        self.landing: asyncio.Future[None] | None = None  # of what is flying
-        self.writing: asyncio.Task[None] | None = None
-        self.room = asyncio.Semaphore(READS)
-        self.is_away = False
-        self.pause_s = 0.0
-        self.ask_again_s = 0.0
-        self.timer: asyncio.TimerHandle | None = None
-
-    def under_way(self, users: Sequence[str]) -> dict[str, Times]:
-        """What is on its way to the store."""
-        if not self.kept and not self.flying:
-            return {}
-        kept, flying = self.kept, self.flying
-        return {
-            user: later(kept.get(user, UNKNOWN), flying.get(user, UNKNOWN))
-            for user in users
-            if user in kept or user in flying
-        }
 
 
 class SharedStatuses:
@@ -101,7 +68,7 @@ class SharedStatuses:
         self._most_kept = most_kept
         self._clock: Final = clock
         self._loop = asyncio.get_running_loop()
-        self._shards = [_Shard(number) for number in range(len(store))]
+        self._shards = [Shard(number) for number in range(len(store))]
         self._is_flushing = False
         self._is_closing = False
         self._asking: set[asyncio.Task[None]] = set()
@@ -136,9 +103,7 @@ class SharedStatuses:
         """Nothing is known of them any more; None: the store does not answer."""
         for user in users:
             self._fold.forget(user)
-            shard = self._shard_of(user)
-            shard.kept.pop(user, None)
-            shard.flying.pop(user, None)  # so that it does not come back if its flight fails
+            self._shard_of(user).forget(user)
         self._begin(partial(self._forget, users), tell)
 
     async def close(self) -> None:
@@ -160,16 +125,13 @@ class SharedStatuses:
 
     # --- writing
 
-    def _shard_of(self, user: str) -> _Shard:
+    def _shard_of(self, user: str) -> Shard:
         return self._shards[self._store.shard_of(user) if len(self._shards) > 1 else 0]
 
     def _keep(self, user: str, times: Times) -> None:
         shard = self._shard_of(user)
-        known = shard.kept.get(user)
-        if known is not None:
-            shard.kept[user] = later(known, times)
-        elif len(shard.kept) < self._most_kept:
-            shard.kept[user] = times
+        if user in shard.kept or len(shard.kept) < self._most_kept:
+            shard.keep(user, times)
         else:
             self._lose(1)
         if not self._is_flushing:
@@ -182,12 +144,12 @@ class SharedStatuses:
             if shard.kept and shard.timer is None:
                 self._write_now(shard)
 
-    def _write_now(self, shard: _Shard) -> None:
+    def _write_now(self, shard: Shard) -> None:
         shard.timer = None
         if shard.kept and shard.writing is None:
             shard.writing = self._loop.create_task(self._write(shard))
 
-    async def _write(self, shard: _Shard) -> None:
+    async def _write(self, shard: Shard) -> None:
         """All that is kept, and what comes meanwhile, until the shard fails."""
         try:
             while shard.kept and await self._write_some(shard):
@@ -195,13 +157,9 @@ class SharedStatuses:
         finally:
             shard.writing = None
 
-    async def _write_some(self, shard: _Shard) -> bool:
+    async def _write_some(self, shard: Shard) -> bool:
         """Whether the shard is there."""
-        if len(shard.kept) <= AT_ONCE:
-            shard.flying, shard.kept = shard.kept, {}
-        else:
-            shard.flying = {user: shard.kept.pop(user) for user in list(islice(shard.kept, AT_ONCE))}
-        batch = list(shard.flying.items())
+        batch = shard.take_off(AT_ONCE)
         landing = shard.landing = self._loop.create_future()
         try:
             results = await self._store.write(shard.number, batch)
@@ -215,11 +173,11 @@ class SharedStatuses:
             elif error is not None:
                 away = error
                 if user in flown:
-                    shard.kept[user] = later(times, shard.kept.get(user, UNKNOWN))
+                    shard.keep(user, times)
         if away is None:
             self._welcome(shard)
             return True
-        self._trim(shard)
+        self._lose(shard.trim(self._most_kept))
         self._leave_alone(shard, away)
         if not self._is_closing:
             shard.timer = self._loop.call_at(shard.ask_again_s, self._write_now, shard)
@@ -230,13 +188,6 @@ class SharedStatuses:
         self._count_error()
         self._lose(1)
         self._occasional.warning("refused", "store refused a status", error=str(error))
-
-    def _trim(self, shard: _Shard) -> None:
-        """What came back does not go beyond the bound."""
-        excess = max(0, len(shard.kept) - self._most_kept)
-        for user in list(islice(shard.kept, excess)):
-            del shard.kept[user]
-        self._lose(excess)
 
     def _lose(self, updates: int) -> None:
         if updates:
@@ -271,7 +222,7 @@ class SharedStatuses:
                 answer[place] = times
         return answer
 
-    async def _read_from(self, shard: _Shard, users: Sequence[str]) -> list[Times]:
+    async def _read_from(self, shard: Shard, users: Sequence[str]) -> list[Times]:
         if not users:
             return []
         under_way = shard.under_way(users)
@@ -288,20 +239,20 @@ class SharedStatuses:
         )
         return True
 
-    async def _forget_at(self, shard: _Shard, users: Sequence[str]) -> None:
+    async def _forget_at(self, shard: Shard, users: Sequence[str]) -> None:
         if shard.landing is not None:
             await asyncio.shield(shard.landing)  # what is under way must not come after
         await self._store.forget(shard.number, users)
 
-    def _places(self, users: Sequence[str]) -> dict[_Shard, list[int]]:
-        places: dict[_Shard, list[int]] = {}
+    def _places(self, users: Sequence[str]) -> dict[Shard, list[int]]:
+        places: dict[Shard, list[int]] = {}
         for place, user in enumerate(users):
             places.setdefault(self._shard_of(user), []).append(place)
         return places
 
-    async def _at(self, shard: _Shard, call: Callable[[], Awaitable[Result]]) -> Result:
+    async def _at(self, shard: Shard, call: Callable[[], Awaitable[Result]]) -> Result:
         """What the shard answers within the timeout. Raises StoreError, at once while it is being left alone."""
-        if shard.is_away and self._loop.time() < shard.ask_again_s:
+        if shard.is_left_alone(self._loop.time()):
             self._count_error()
             raise StoreUnavailableError("left alone")
         is_asked = False
@@ -324,22 +275,11 @@ class SharedStatuses:
 
     # --- a shard that does not answer
 
-    def _leave_alone(self, shard: _Shard, error: Exception) -> None:
+    def _leave_alone(self, shard: Shard, error: Exception) -> None:
         self._count_error()
-        now_s = self._loop.time()
-        if shard.is_away and now_s < shard.ask_again_s:
-            return  # one of those that failed together
-        if not shard.is_away:
-            log.error("store of statuses is away", extra=fields(shard=shard.number, error=str(error) or "timed out"))
-        shard.pause_s = min(shard.pause_s * 2, LAST_PAUSE_S) if shard.is_away else FIRST_PAUSE_S
-        shard.is_away = True
-        shard.ask_again_s = now_s + shard.pause_s * (0.5 + random() / 2)  # noqa: S311 -- jitter
+        shard.leave_alone(self._loop.time(), error)
 
-    def _welcome(self, shard: _Shard) -> None:
-        if not shard.is_away:
-            return
-        shard.is_away = False
-        log.info("store of statuses is back", extra=fields(shard=shard.number))
-        if shard.timer is not None:
+    def _welcome(self, shard: Shard) -> None:
+        if shard.welcome() and shard.timer is not None:
             shard.timer.cancel()
             self._write_now(shard)
