@@ -78,12 +78,10 @@ class Backlog:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._readers: dict[str, SegmentReader] = {}
-        self._unusable: dict[str, int] = {}  # path -> inode of a file that is no segment
+        self._unusable: set[str] = set()  # files that are no segments
         self._passed: set[str] = set()  # nothing will ever come out of these again
         self._turn = 0
         self.segments: dict[int, list[Found]] = {}
-        self.unusable = 0
-        """Files that were no segments, so far."""
         self.bad = 0
         """Records that were skipped because they were damaged, so far."""
 
@@ -93,7 +91,7 @@ class Backlog:
         present = {one.path for segments in self.segments.values() for one in segments}
         for path in [path for path in self._readers if path not in present]:
             self.release(path)
-        self._unusable = {path: inode for path, inode in self._unusable.items() if path in present}
+        self._unusable &= present
         self._passed &= present
 
     def reader(self, path: str) -> SegmentReader | None:
@@ -102,18 +100,13 @@ class Backlog:
         if reader is None and path not in self._unusable:
             try:
                 reader = self._readers[path] = SegmentReader(str(self._folder / path))
-            except StoreError as error:  # or it is gone
-                self._set_unusable(path, error)
+            except StoreError as error:
+                if os.path.lexists(self._folder / path):  # else it is gone
+                    self._unusable.add(path)
+                    log.error(
+                        "not a segment of the journal, it is left alone", extra=fields(file=path, error=str(error))
+                    )
         return reader
-
-    def _set_unusable(self, path: str, error: Exception) -> None:
-        try:
-            inode = os.stat(self._folder / path).st_ino
-        except OSError:
-            return
-        self._unusable[path] = inode
-        self.unusable += 1
-        log.error("not a segment of the journal, it is left alone", extra=fields(file=path, error=str(error)))
 
     def release(self, path: str) -> None:
         """Close a segment that is not needed now."""

@@ -101,8 +101,8 @@ class Shipper:
                     "sink": runner.name,
                     "lag_seconds": round(runner.lag_s(now_s), 1),
                     **waiting(self._folders.journal, runner.copy_place()),
-                    "errors": runner.errors,
-                    "error": runner.last_error,
+                    "errors": runner.troubles.count,
+                    "error": runner.troubles.last,
                     "dropped_rows": runner.dropped_rows,
                 }
                 for runner in self._runners

@@ -6,39 +6,32 @@ too big is sent in halves, which stand there too, and one that will never be tak
 """
 
 import logging
-import os
-import random
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from cpro._fast.columns import Blocks
+from cpro.analytics.aside import path_of, put_aside
 from cpro.analytics.backlog import Backlog
 from cpro.analytics.batch import Batch
-from cpro.analytics.places import Part, Piece, Place, PlaceFile, Position, sync_folder
+from cpro.analytics.places import Part, Piece, Place, PlaceFile, Position
 from cpro.analytics.schema import TABLES
+from cpro.analytics.troubles import LAST_RETRY_S, StoppedError, Troubles, told
 from cpro.errors import SinkRejectError, SinkSplitError
 from cpro.extension import Sink
-from cpro.logs import Occasional, fields
+from cpro.logs import fields
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FIRST_RETRY_S, LAST_RETRY_S = 0.1, 10.0
-"""Wait before what failed is tried again: doubles, and half of it is chance."""
 POLLS: Final = 10
 LONGEST_POLL_S: Final = 0.25
 """So many times in a flush interval, and at least so often, it is looked whether a batch is full."""
 MOST_BYTES: Final = 16 << 20
 """Of records in a range: what a sink has in memory at a time is a small multiple of it, however long the backlog."""
 GUESSED_ROW_BYTES: Final = 64.0
-MOST_REJECTED_BYTES: Final = 1 << 30
-"""Of a sink's batches that are kept aside; what comes later is only counted."""
 
 _TABLES: Final[tuple[tuple[int, tuple[tuple[str, int], ...]], ...]] = tuple(
     (table.number, tuple((column.name, int(column.kind)) for column in table.columns)) for table in TABLES
@@ -83,19 +76,13 @@ class Folders:
         return self.journal / "places"
 
 
-class _StoppedError(Exception):
-    """The service stops: leave everything as it stands on disk."""
-
-
 class Runner:
     """One sink at work. `blocks` says whether segments wait for it even when the journal is full."""
 
     def __init__(self, name: str, sink: Sink, folders: Folders, flush: Flush, tally: Tally, *, blocks: bool) -> None:
         self.name = name
         self.blocks = blocks
-        self.last_error = ""
-        """Of what it is trying again now; empty while all is well."""
-        self.errors = self.dropped_rows = 0
+        self.dropped_rows = 0
         self._sink = sink
         self._folders = folders
         self._flush = flush
@@ -110,10 +97,10 @@ class Runner:
         self._is_saved = True
         self._oldest: int | None = None  # when the oldest row that is not stored was recorded
         self._row_bytes = GUESSED_ROW_BYTES
-        self._occasional = Occasional(log)
         self._damaged = 0
         self._is_open = False
         self._stopping = threading.Event()
+        self.troubles = Troubles(name, self._stopping, tally.failed)
         self._thread = threading.Thread(target=self._run, name=f"cpro-sink-{name}", daemon=True)
 
     def start(self) -> None:
@@ -171,12 +158,12 @@ class Runner:
             try:
                 self._work()
                 break
-            except _StoppedError:
+            except StoppedError:
                 break
             except Exception as error:  # ours, or no memory: begin again where the file says
-                self._count_error()
+                self.troubles.add()
                 log.exception("sink begins again", extra=fields(sink=self.name))
-                self.last_error = _told(error)
+                self.troubles.last = told(error)
                 if self._stopping.wait(LAST_RETRY_S):
                     break
                 self._load()
@@ -184,7 +171,7 @@ class Runner:
 
     def _work(self) -> None:
         if not self._is_open:
-            self._persist("open", self._sink.open)
+            self.troubles.overcome("open", self._sink.open)
             self._is_open = True
         while not self._stopping.is_set():
             self._ship()
@@ -202,7 +189,7 @@ class Runner:
             try:
                 self._sink.close()
             except (Exception, SystemExit) as error:  # whatever a plugin may raise
-                self._tell("close", error)
+                self.troubles.tell("close", error)
 
     def _load(self) -> None:
         with self._guard:
@@ -214,7 +201,7 @@ class Runner:
             self._backlog.scan()
             self._oldest = self._backlog.oldest_time(self._place)
         if not readable:
-            self._count_error()
+            self.troubles.add()
 
     def _wait(self) -> None:
         """Until the flush interval is over or a range is full."""
@@ -240,7 +227,7 @@ class Runner:
             found = True
             self._send_range()
         if not self._is_saved:
-            self._persist("save", self._save)
+            self.troubles.overcome("save", self._save)
         return found
 
     def _form(self) -> tuple[bool, bool]:
@@ -258,8 +245,10 @@ class Runner:
             self._place.pieces = [Piece(table, following.parts) for table in present]
             if following.rows:
                 self._row_bytes = sum(part.end - part.start for part in following.parts) / following.rows
-        self._tell_damage()
-        self._persist("save", self._save)
+        damaged, self._damaged = self._backlog.bad - self._damaged, self._backlog.bad
+        if damaged:
+            self.troubles.tell_damage(damaged)
+        self.troubles.overcome("save", self._save)
         return True, following.more
 
     def _send_range(self) -> None:
@@ -279,7 +268,7 @@ class Runner:
     def _send(self, piece: Piece, batch: Batch) -> bool:
         """False where it has to be sent in halves, which stand in its place now."""
         try:
-            self._persist("write", lambda: self._sink.write(batch))
+            self.troubles.overcome("write", lambda: self._sink.write(batch))
         except SinkSplitError as error:
             if self._split(piece):
                 return False
@@ -317,17 +306,17 @@ class Runner:
             if halves is None:
                 return False
             self._place.pieces = [*(Piece(piece.table, half) for half in halves), *self._place.pieces[1:]]
-        self._persist("save", self._save)
+        self.troubles.overcome("save", self._save)
         return True
 
     def _set_aside(self, batch: Batch, error: Exception) -> None:
         """Keep a batch that the sink will never take in a file, for whoever has to look after it."""
-        path = self._folders.rejected / self.name.replace("/", "_") / f"{batch.table.name}-{batch.id}.native"
-        self._persist("set aside", lambda: _put_aside(path, batch.native))
+        path = path_of(self._folders.rejected, self.name, batch.table.name, batch.id)
+        self.troubles.overcome("set aside", lambda: put_aside(path, batch.native))
         self.dropped_rows += batch.rows
         self._tally.lost(batch.rows)
-        self._count_error()
-        values = fields(sink=self.name, table=batch.table.name, rows=batch.rows, file=str(path), error=_told(error))
+        self.troubles.add()
+        values = fields(sink=self.name, table=batch.table.name, rows=batch.rows, file=str(path), error=told(error))
         log.error("batch set aside: the sink will not take it", extra=values)
 
     def _forget_gone(self) -> None:
@@ -340,80 +329,3 @@ class Runner:
         self._file.save(self._place)
         self._saved = dict(self._place.positions)
         self._is_saved = True
-
-    # -- trying again
-
-    def _persist(self, what: str, act: Callable[[], T]) -> T:
-        """What `act` returns, once it does; SinkSplitError and SinkRejectError are its own to raise."""
-        for wait_s in _waits():
-            try:
-                result = act()
-            except (SinkSplitError, SinkRejectError):
-                self.last_error = ""
-                raise
-            except (Exception, SystemExit) as error:  # whatever a plugin may raise
-                self._count_error()
-                self._tell(what, error)
-            else:
-                self._recovered()
-                return result
-            if self._stopping.is_set() or self._stopping.wait(wait_s):
-                raise _StoppedError
-        raise AssertionError  # the waits never end
-
-    def _tell(self, what: str, error: BaseException) -> None:
-        self.last_error = f"{what}: {_told(error)}"
-        self._occasional.warning(what, "sink failed", sink=self.name, doing=what, error=_traced(error))
-
-    def _tell_damage(self) -> None:
-        damaged, self._damaged = self._backlog.bad - self._damaged, self._backlog.bad
-        if damaged:
-            self._count_error()
-            self._occasional.warning(
-                "damage", "damaged rows of the journal are skipped", sink=self.name, places=damaged
-            )
-
-    def _recovered(self) -> None:
-        if self.last_error:
-            self.last_error = ""
-            log.info("sink works again", extra=fields(sink=self.name))
-
-    def _count_error(self) -> None:
-        self.errors += 1
-        self._tally.failed()
-
-
-def _waits() -> Iterator[float]:
-    wait_s = FIRST_RETRY_S
-    while True:
-        yield wait_s * random.uniform(0.5, 1.0)  # noqa: S311 -- only so that not everybody comes at once
-        wait_s = min(wait_s * 2, LAST_RETRY_S)
-
-
-def _put_aside(path: Path, data: bytes) -> None:
-    """Write a file that is there in whole or not at all; not at all where the folder is full."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if sum(file.stat().st_size for file in path.parent.iterdir()) + len(data) > MOST_REJECTED_BYTES:
-        log.error("no more batches are set aside: look after those that are", extra=fields(folder=str(path.parent)))
-        return
-    unfinished = path.with_suffix(".new")
-    with open(unfinished, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-    sync_folder(path.parent)
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _traced(error: BaseException) -> str:
-    """With where it was raised, for authors of plugins; cpro's own errors say enough."""
-    lines = traceback.format_exception(error)
-    return (
-        "".join(lines).rstrip()
-        if error.__traceback__ and not type(error).__module__.startswith("cpro")
-        else _told(error)
-    )
