@@ -284,6 +284,16 @@ def test_a_centrifugo_that_is_away_is_a_bad_gateway():
     assert scene.closed == 1
 
 
+def test_a_stop_before_centrifugo_has_answered_is_no_stream():
+    scene = Scene()
+    scene.stream.start(CONNECT)
+    scene.stream.disconnect(3001, "shutdown")
+    assert scene.client.written.startswith(b"HTTP/1.1 503 ")
+    assert scene.client.is_closed
+    assert scene.closed == 1
+    assert scene.rules.events == [("close", 3001)]
+
+
 def test_a_client_that_vanishes_takes_centrifugos_leg_along():
     scene = opened()
     scene.stream.connection_lost(None)

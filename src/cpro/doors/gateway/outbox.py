@@ -1,6 +1,5 @@
 """What a session lets pass on its way to Centrifugo's `/emulation`: one post at a time, which keeps its order."""
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -33,7 +32,7 @@ class Outbox:
         self._on_failure = on_failure
         self._protobuf = protobuf
         self._most_bytes = most_bytes
-        self._waiting: deque[bytes] = deque()
+        self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._is_posting = False
 
@@ -52,11 +51,11 @@ class Outbox:
         if self._is_posting or not self._waiting:
             return
         self._is_posting = True
-        parts = [self._waiting.popleft()]
-        size = len(parts[0])
-        while self._waiting and size + len(self._waiting[0]) + 2 <= self._most_bytes:
-            parts.append(self._waiting.popleft())
-            size += len(parts[-1]) + 2
+        count, size = 1, len(self._waiting[0])
+        while count < len(self._waiting) and size + len(self._waiting[count]) + 2 <= self._most_bytes:
+            size += len(self._waiting[count]) + 2
+            count += 1
+        parts, self._waiting = self._waiting[:count], self._waiting[count:]
         self._waiting_bytes -= sum(map(len, parts))
         self._send(b"".join(parts) if self._protobuf else b'"%b"' % rb"\n".join(parts), self._on_sent)
 

@@ -5,7 +5,6 @@ stream, without chunks; the client gets chunks, each with whole messages, so tha
 between. What the session lets pass later goes out in posts (`outbox`), since that is how the client sent it.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -86,7 +85,7 @@ class StreamTap(Leg):
         self._transport: Transport | None = transport
         self._framing = framing
         self._dialect = dialect
-        self._build_request = build_request
+        self._build_request: Callable[[bytes], bytes] | None = build_request
         self._is_chunked = is_chunked
         self._cors = cors
         self._far: FarLeg | None = None
@@ -99,7 +98,7 @@ class StreamTap(Leg):
             self._post, self._on_room, self.end, protobuf=framing.protobuf, most_bytes=most_post_bytes
         )
         self._is_waiting = False  # the session wants no more
-        self._parked: deque[Callable[[], object]] = deque()
+        self._parked: list[Callable[[], object]] = []
         self._is_closing = False
         self._stalled: Timer | None = None
         self._said_last = (GONE, "")
@@ -165,7 +164,7 @@ class StreamTap(Leg):
 
     def _on_room(self) -> None:
         while self._parked and (self._owner is None or not self.is_full):
-            self._parked.popleft()()
+            self._parked.pop(0)()
 
     def _post(self, data: bytes, on_done: Callable[[bool], object]) -> None:
         if self._owner is not None:
@@ -177,10 +176,11 @@ class StreamTap(Leg):
         owner = self._owner
         if owner is None:
             return
-        if self._far is not None:
+        build_request, self._build_request = self._build_request, None  # it holds the client's request
+        if build_request is None:
             self._outbox.put(payload)
             return
-        self._far = FarLeg(self, self._build_request(self._dialect.request(payload)), accepted=OK)
+        self._far = FarLeg(self, build_request(self._dialect.request(payload)), accepted=OK)
         owner.dial_for(self, self._far)
 
     def answer(self, reply: bytes) -> None:
@@ -224,10 +224,12 @@ class StreamTap(Leg):
     def disconnect(self, code: int, reason: str) -> None:
         if self._is_closing:
             return
+        self._said_last = (code, reason)
         if self._is_answered:
             self._write(self._framing.build(self._dialect.disconnect(code, reason)))
-        self._said_last = (code, reason)
-        self.end()
+            self.end()
+        else:
+            self.on_not_upgraded(build_status(503, False))
 
     def hold(self) -> None:
         self._is_waiting = True
