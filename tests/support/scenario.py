@@ -164,10 +164,9 @@ class Showing:
         if not any(b'"token"' in one or b"eyJ" in one for one in take.messages("client")[:1]):
             return
         async with asyncio.timeout(15):
-            while sum(b"eyJ" in one for one in take.messages("client")) < 2:
+            while sum(b"eyJ" in one for one in self._tap.takes[0].messages("client")) < 2:
                 await asyncio.sleep(0.02)
-            before = len(take.messages("client"))
-            await self._sdk.rpc("echo", before)  # its reply is behind that to the refresh
+            await self._sdk.rpc("echo", "whose reply is behind that to the refresh")
 
     async def be_sent_away(self) -> None:
         await self._sdk.unsubscribe(self.channel("document"))
