@@ -19,6 +19,7 @@ from tests.support.centrifugo import Centrifugo, free_port
 from tests.support.sdks import Refusal
 from tests.support.service import Service, limits
 from tests.support.streams import Stream, emulate
+from tests.support.websocket import RawWebSocket
 
 pytestmark = pytest.mark.centrifugo
 
@@ -286,22 +287,36 @@ def test_what_only_asks_whether_it_may_goes_to_centrifugo(stack: StartStack):
         assert answers[1][1][b"access-control-allow-origin"] == b"http://a.b"
 
 
-def test_a_client_that_never_reads_is_given_up_by_centrifugo_and_leaves_nothing(stack: StartStack):
+@pytest.mark.parametrize("kind", ["http_stream", "websocket"])
+def test_a_client_that_never_reads_is_given_up_and_leaves_nothing(stack: StartStack, kind: str):
     started = start_alone(stack, {})
-    gauge = 'cpro_gateway_connections{transport="http_stream"}'
+    gauge = f'cpro_gateway_connections{{transport="{kind}"}}'
+    data = "x" * 60_000
+
+    def publish_until_gone() -> bool:
+        for _ in range(20):
+            started.centrifugo.api("publish", {"channel": "news", "data": data})
+        return started.service.metric(gauge) == 0
 
     async def run():
-        with Stream(started.service.gateway, connect_of("ann")) as ann:
-            ann.opened()
-            assert ann.post('{"id":2,"subscribe":{"channel":"news"}}') == 204
-            ann.next()
-            data = "x" * 60_000
+        await eventually(publish_until_gone, timeout_s=60)
 
-            def publish_until_gone() -> bool:
-                for _ in range(20):
-                    started.centrifugo.api("publish", {"channel": "news", "data": data})
-                return started.service.metric(gauge) == 0
+    with subscribed(kind, started.service.gateway):
+        assert started.service.metric(gauge) == 1
+        asyncio.run(run())
+    stats = started.centrifugo.api("presence_stats", {"channel": "news"})
+    assert stats["num_clients"] == 0
 
-            await eventually(publish_until_gone, timeout_s=60)
 
-    asyncio.run(run())
+def subscribed(kind: str, address: str) -> Stream | RawWebSocket:
+    """A client that has subscribed, and from now on reads nothing."""
+    subscribe = '{"id":2,"subscribe":{"channel":"news"}}'
+    if kind == "websocket":
+        socket = RawWebSocket(f"ws://{address}/connection/websocket")
+        socket.send_text(f"{connect_of('ann')}\n{subscribe}".encode())
+        socket.next_event()
+        return socket
+    stream = Stream(address, connect_of("ann")).opened()
+    assert stream.post(subscribe) == 204
+    stream.next()
+    return stream

@@ -135,6 +135,7 @@ class Deflating:
         self._is_answered = False
         self.close = transport.close
         self.abort = transport.abort
+        self.get_write_buffer_size = transport.get_write_buffer_size
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
 

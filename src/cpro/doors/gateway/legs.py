@@ -1,10 +1,32 @@
-"""What the leg to Centrifugo tells the client's."""
+"""What the two legs of a connection have in common, and what the one to Centrifugo tells the client's."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
+
+STALL_S: Final = 10.0
+"""How long a client may leave unread what its connection doesn't take any more. Centrifugo gives up sooner, but nobody
+hears of that while nothing is read of its leg."""
+UNREAD_WAIT_S: Final = 5.0
+"""How long it may take to read what it was sent last."""
 
 
 class Timer(Protocol):
     def cancel(self) -> None: ...
+
+
+class Closing(Protocol):
+    """A transport, as far as it is closed."""
+
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+
+
+def close_soon(transport: Closing, call_later: Callable[[float, Callable[[], object]], object]) -> None:
+    """Close behind what has been written, but don't wait for ever until that is read."""
+    transport.close()
+    if transport.get_write_buffer_size():
+        call_later(UNREAD_WAIT_S, transport.abort)
 
 
 class Tap(Protocol):

@@ -15,7 +15,7 @@ from cpro.doors.gateway.dialects import Dialect
 from cpro.doors.gateway.far import FarLeg
 from cpro.doors.gateway.framing import Framing
 from cpro.doors.gateway.heads import HOP_BY_HOP, head_lines
-from cpro.doors.gateway.legs import Timer
+from cpro.doors.gateway.legs import STALL_S, Timer, close_soon
 from cpro.doors.gateway.outbox import Outbox
 from cpro.doors.gateway.session import Session
 from cpro.http.dial import Leg, Transport
@@ -25,11 +25,6 @@ OK: Final = b"200"
 EMPTY_LINE: Final = b"\r\n"
 REFUSED_GRACE_S: Final = 1.0
 """How long a client that was refused may take to read so before its connection ends."""
-CLOSE_WAIT_S: Final = 5.0
-"""How long it may take to read what it was sent last."""
-STALL_S: Final = 10.0
-"""How long a client may leave unread what its connection doesn't take any more. Centrifugo gives up sooner, but says so
-behind all that is unread."""
 GONE: Final = 3000
 """Centrifugo's code for a connection that ended without a code; never sent."""
 
@@ -329,9 +324,7 @@ class StreamTap(Leg):
     def _close_client(self, owner: Owner, transport: Transport) -> None:
         if self._is_answered and self._is_chunked:
             transport.write(b"0\r\n\r\n")
-        transport.close()
-        if transport.get_write_buffer_size():
-            owner.call_later(CLOSE_WAIT_S, transport.abort)
+        close_soon(transport, owner.call_later)
 
     # -- writing
 

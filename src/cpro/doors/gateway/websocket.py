@@ -29,7 +29,7 @@ from cpro._fast.wsframe import (
 from cpro._fast.wsscan import ServerScan
 from cpro.clock import boot_ns
 from cpro.doors.gateway.far import FarLeg
-from cpro.doors.gateway.legs import Timer
+from cpro.doors.gateway.legs import STALL_S, Closing, Timer, close_soon
 from cpro.doors.gateway.session import Session
 from cpro.http.dial import BaseTransport, Leg
 
@@ -66,11 +66,10 @@ class Frames(Protocol):
     def fault_reason(self) -> bytes: ...
 
 
-class ClientTransport(Protocol):
+class ClientTransport(Closing, Protocol):
     """What a tap asks of the transport to its client."""
 
     def write(self, data: bytes, /) -> None: ...
-    def close(self) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
 
@@ -124,6 +123,7 @@ class WebSocketTap(Leg):
         self._is_closing = False
         self._said_last = (GONE, "")
         self._timer: Timer | None = None
+        self._stalled: Timer | None = None
 
     # -- the client's leg
 
@@ -150,9 +150,21 @@ class WebSocketTap(Leg):
 
     def pause_writing(self) -> None:
         self.far.pause_reading()
+        if self._owner is not None:
+            self._stalled = self._owner.call_later(STALL_S, self._give_up)
 
     def resume_writing(self) -> None:
         self.far.resume_reading()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _give_up(self) -> None:
+        """The client reads no more; then it can't be told so either."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+        self.end()
 
     def _on_client_event(self, event: ClientEvent) -> None:
         opcode = event.opcode
@@ -326,14 +338,15 @@ class WebSocketTap(Leg):
 
     def end(self) -> None:
         """Close both legs as they are; once."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._stalled):
+            if timer is not None:
+                timer.cancel()
         self._is_closing = True
         self.far.close()
-        if self._transport is not None:
-            self._transport.close()
         owner, self._owner = self._owner, None
         if owner is not None:
+            if self._transport is not None:
+                close_soon(self._transport, owner.call_later)
             self.session.on_closed(*self._said_last)
             owner.on_tap_closed(self)
 
