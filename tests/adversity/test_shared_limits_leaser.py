@@ -27,7 +27,7 @@ def plan_of(*identities: int, tokens: int = 100) -> Leased:
     step_ns = 10**9 // tokens
     limits = tuple(Limit(identity, step_ns, tokens * step_ns) for identity in identities)
     layers = [Layer(2, 1, identity, step_ns, tokens * step_ns, 0, 0) for identity in identities]
-    leases = LeasePlan(identities, [limit.tokens for limit in limits], [limit.chunk for limit in limits])
+    leases = LeasePlan(identities, limits)
     return Leased(leases, limits, Plan([], (False,) * 3), Plan(layers, (False,) * 3), is_all=True)
 
 

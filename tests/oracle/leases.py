@@ -11,7 +11,15 @@ class Held:
     granted: int
     returned: int
     outstanding: int
+    """Of a stream: its room."""
     expires_us: int
+    pace: int = 0
+    missing: int = 0
+    """How much more of the refill it wanted."""
+
+    @property
+    def is_stream(self) -> bool:
+        return bool(self.pace or self.missing)
 
 
 @dataclass
@@ -32,7 +40,8 @@ class Bucket:
 
     def refill(self, until_us: int, ask: Ask, *, lost: bool) -> None:
         room = self.full - self.out() * ask.limit.cost
-        accrued = 0 if lost else (until_us - self.at_us) * ask.limit.accrual
+        shares = sum(-(-ask.limit.accrual * held.pace // 16) for held in self.held.values())
+        accrued = 0 if lost else (until_us - self.at_us) * max(0, ask.limit.accrual - shares)
         self.available = max(0, min(self.available + accrued, room))
         self.at_us = until_us
 
@@ -49,13 +58,15 @@ class Bucket:
             known = None
         lost = known is not None and known.sequence < ask.acked
         events = [(held.expires_us, held, held.outstanding) for held in self.held.values() if held.expires_us <= now_us]
-        if known is not None:
+        if known is not None and not known.is_stream:
             aged = min(known.outstanding, ask.aged - (known.granted - known.returned - known.outstanding))
             if aged > 0:
                 events.append((max(self.at_us, now_us - ask.age_ns // 1000), known, aged))
         for when_us, held, tokens in sorted(events, key=lambda event: event[0]):
             self.refill(when_us, ask, lost=lost)
             held.outstanding -= tokens
+            if held.expires_us <= now_us:
+                held.pace = 0
         self.refill(now_us, ask, lost=lost)
         self.held = {key: held for key, held in self.held.items() if held.expires_us > now_us}
 
@@ -81,24 +92,30 @@ class StoreOracle:
         stale = any(
             report and known >= ask.sequence for (ask, _, _), known, report in zip(work, seen, reports, strict=True)
         )
-        admitted, extras = 0, [0] * len(work)
+        admitted, extras, paces = 0, [0] * len(work), [0] * len(work)
+        had = [0 if held is None else held.pace for _, _, held in work]
         if not stale:
             work = [
                 (ask, bucket, None if ask.lease_id == NOBODY else self._report(now_us, ask, bucket, held))
                 for ask, bucket, held in work
             ]
             admitted = min([request.need, *(b.available // (a.limit.cost * request.score) for a, b, _ in work)])
-            for ask, bucket, _ in work:
+            for ask, bucket, held in work:
                 bucket.available -= admitted * request.score * ask.limit.cost
+                if held is not None and held.is_stream:
+                    bucket.refill(now_us, ask, lost=True)  # what came back may find no room
             if admitted == request.need:
                 extras = self._lease(work)
+            for place, (ask, bucket, held) in enumerate(work):
+                if held and ask.pace and not held.outstanding and not held.is_stream:
+                    extras[place], paces[place] = self._stream(now_us, ask, bucket, held, bool(had[place]))
         answer = Answer(
             is_stale=stale,
             admitted=admitted,
             wait_ns=self._wait_ns(request, work),
             balances=tuple(
-                Balance(0 if held is None else held.granted, extra, bucket.available // ask.limit.cost, known)
-                for (ask, bucket, held), extra, known in zip(work, extras, seen, strict=True)
+                Balance(0 if held is None else held.granted, extra, bucket.available // ask.limit.cost, known, pace)
+                for (ask, bucket, held), extra, known, pace in zip(work, extras, seen, paces, strict=True)
             ),
         )
         if act and not stale and (admitted or any(reports)):
@@ -113,6 +130,14 @@ class StoreOracle:
 
     def _report(self, now_us: int, ask: Ask, bucket: Bucket, held: Held | None) -> Held:
         tokens, used = 0, ask.spent + ask.returned
+        if held is not None and held.is_stream:
+            back = max(0, min(ask.returned - held.returned, held.outstanding))
+            bucket.available += back * ask.limit.cost
+            held.sequence, held.granted, held.returned = ask.sequence, used, ask.returned
+            if not ask.held:
+                held.outstanding = held.pace = held.missing = 0
+                held.expires_us = now_us + self.lease_us
+            return held
         if held is not None:
             back = max(0, min(ask.returned - held.returned, held.outstanding))
             tokens = max(0, min(held.outstanding - back, held.granted - used))
@@ -127,17 +152,47 @@ class StoreOracle:
     def _lease(self, work: list[tuple[Ask, Bucket, Held | None]]) -> list[int]:
         most = []
         for ask, bucket, held in work:
-            if held is not None and ask.extra:
+            if held is not None and ask.extra and not held.is_stream:
                 share = bucket.full // ask.limit.cost * 2 // (3 * len(bucket.held)) - held.outstanding
                 most.append(max(0, min(share, bucket.available // ask.limit.cost)))
         extras = []
         for ask, bucket, held in work:
-            extras.append(0 if held is None else min([ask.extra, *most]))
+            extras.append(0 if held is None or held.is_stream else min([ask.extra, *most]))
             if held is not None:
                 held.granted += extras[-1]
                 held.outstanding += extras[-1]
                 bucket.available -= extras[-1] * ask.limit.cost
         return extras
+
+    def _stream(self, now_us: int, ask: Ask, bucket: Bucket, held: Held, had_one: bool) -> tuple[int, int]:
+        tokens = bucket.full // ask.limit.cost
+        others = [other for other in bucket.held.values() if other is not held]
+        short = [other for other in others if other.missing]
+        wants, free = min(16, ask.pace), 16 - sum(other.pace for other in others)
+        room = tokens - sum(other.outstanding for other in others)
+        fair = 16 // min(len(short) + 1, tokens)
+        pace = max(0, min(wants, max(free - sum(other.missing for other in short), min(free, fair))))
+        if room < 1 or (had_one and tokens <= len(short)):
+            pace = 0
+        held.pace, held.missing = pace, wants - pace
+        window_us = ask.limit.stream_ns // 1000
+        held.expires_us = now_us + window_us
+        if pace:
+            held.outstanding = min(room, max(1, tokens // (len(short) + 1)))
+            held.expires_us += self._surplus_us(ask, pace)
+            at_once = min(held.outstanding, bucket.available // ask.limit.cost)
+            held.granted += at_once
+            bucket.available -= at_once * ask.limit.cost
+        bucket.refill(now_us, ask, lost=True)
+        if pace:
+            return held.outstanding, pace
+        ends = [other.expires_us - now_us - self._surplus_us(ask, other.pace) for other in others if other.pace]
+        return max(0, min(ends, default=0)), -1
+
+    @staticmethod
+    def _surplus_us(ask: Ask, pace: int) -> int:
+        """By how much a stream lasts longer than for its holder."""
+        return ask.limit.stream_ns // 1000 // 2 + -(-ask.limit.cost // ask.limit.accrual) * -(-48 // pace)
 
     def _wait_ns(self, request: Request, work: list[tuple[Ask, Bucket, Held | None]]) -> int:
         waits = [0]

@@ -22,9 +22,16 @@ def limits(identity: int) -> list[Limit]:
         Limit(identity, 33_333_334, 1_000_000_020),
         Limit(identity, 1_000_000_000, 60_000_000_000),
         Limit(identity, 500_000_000, 60_000_000_000),
+        Limit(identity, 10_000_000, 70_000_000),
+        Limit(identity, 10_000_000, 10_000_000),
     ]
 
 
+SMALL = (4, 5)
+"""Those that have streams."""
+
+
+STREAM = 2**32
 SIZES = [limits(identity) for identity in IDENTITIES]
 totals = st.integers(0, 70)
 
@@ -45,6 +52,7 @@ def asks(draw, place: int, size: int):
         returned=draw(totals),
         held=draw(totals),
         extra=draw(st.integers(0, 40)),
+        pace=draw(st.integers(0, 17)),
     )
 
 
@@ -64,6 +72,7 @@ pauses_us = st.one_of(
     st.integers(1, 999),
     st.integers(1, 3_000_000),
     st.integers(9_999_999, 10_000_001),  # a lease's duration
+    st.integers(10_000, 400_000),  # a stream's
     st.integers(1, 100_000_000),
     st.integers(-20_000_000, -1),
 )
@@ -73,7 +82,8 @@ def steps(sizes: st.SearchStrategy[int], most: int):
     return st.lists(st.tuples(pauses_us, requests(sizes), st.booleans() | st.just(True)), min_size=1, max_size=most)
 
 
-def check(store: TimedStore, script, *, invariant: bool) -> None:
+def check(store: TimedStore, script, *, size: int | None = None) -> None:
+    """`size` that all asks have, if they do: then the invariant holds."""
     oracle, now_us = StoreOracle(POLICY), START_US
     store.lose("user")
     for pause_us, request, act in script:
@@ -86,12 +96,12 @@ def check(store: TimedStore, script, *, invariant: bool) -> None:
             continue
         for identity, _, at_us, full, available, *held in msgspec.msgpack.decode(value)[1:]:
             bucket = oracle.users["user"][identity.encode()]
-            out = sum(held[4::6])
+            out = sum(one % STREAM for one in held[4::6])
             assert (at_us, full, available, out) == (bucket.at_us, bucket.full, bucket.available, bucket.out())
-            cost = limits(0)[0].cost
             assert available >= 0
-            if invariant:
-                assert available + out * cost <= full
+            if size is not None:
+                assert available + out * limits(0)[size].cost <= full
+                assert sum(one // STREAM % 32 for one in held[4::6]) <= 16
 
 
 @pytest.fixture(scope="module")
@@ -105,28 +115,30 @@ LONG = settings(QUICK, max_examples=20_000)
 
 
 @QUICK
-@given(steps(st.just(0), 30))
-def test_no_request_however_odd_breaks_the_invariant(store, script):
-    check(store, script, invariant=True)
+@pytest.mark.parametrize("size", [0, *SMALL])
+@given(data=st.data())
+def test_no_request_however_odd_breaks_the_invariant(store, size, data):
+    check(store, data.draw(steps(st.just(size), 30)), size=size)
 
 
 @QUICK
-@given(steps(st.integers(0, 3), 20))
+@given(steps(st.integers(0, 5), 20))
 def test_nodes_with_different_limits_are_answered_as_the_oracle_does(store, script):
-    check(store, script, invariant=False)
+    check(store, script)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @LONG
-@given(steps(st.just(0), 60))
-def test_no_request_however_odd_breaks_the_invariant_for_long(store, script):
-    check(store, script, invariant=True)
+@pytest.mark.parametrize("size", [0, *SMALL])
+@given(data=st.data())
+def test_no_request_however_odd_breaks_the_invariant_for_long(store, size, data):
+    check(store, data.draw(steps(st.just(size), 60)), size=size)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @LONG
-@given(steps(st.integers(0, 3), 60))
+@given(steps(st.integers(0, 5), 60))
 def test_nodes_with_different_limits_are_answered_as_the_oracle_does_for_long(store, script):
-    check(store, script, invariant=False)
+    check(store, script)

@@ -31,6 +31,8 @@ SIZES = [  # step, full in ns: what refills in a second and more, small bursts, 
     (500_000_000, 500_000_000),
     (33_333_334, 90 * 33_333_334),
     (720_000_000_000, 5 * 720_000_000_000),
+    (1_000_000, 20 * 1_000_000),  # what has streams, as has the third
+    (50_000_000, 50_000_000),
 ]
 
 
@@ -113,6 +115,26 @@ class System(RuleBasedStateMachine):
             self.sends(node, node.operate("user", self.plans[pick], self.local_ns(node))[1])
             while self.requests:
                 self.reach_store(0)
+            while self.answers:
+                self.reach_node(0)
+
+    @rule(
+        numbers=st.lists(st.integers(0, NODES - 1), min_size=1, max_size=NODES, unique=True),
+        count=st.integers(20, 80),
+        pace=st.sampled_from([1, 3, 10]),
+        pick=st.integers(0, 2),
+        delay_us=st.integers(0, 3000),
+    )
+    def several_press_for_more_than_there_is(self, numbers, count, pace, pick, delay_us):
+        """So that an empty bucket streams to them. Answers take a while."""
+        pause_us = max(1, min(limit.step_ns for limit in self.plans[pick]) // 1000 // pace)
+        for turn in range(count):
+            node = self.nodes[numbers[turn % len(numbers)]]
+            self.now_us += min(pause_us, 300_000)
+            self.sends(node, node.operate("user", self.plans[pick], self.local_ns(node))[1])
+            while self.requests:
+                self.reach_store(0)
+            self.now_us += delay_us if self.answers else 0
             while self.answers:
                 self.reach_node(0)
 

@@ -38,6 +38,8 @@ class User:
     leases: dict[bytes, Lease] = field(default_factory=dict)
     flight: tuple[Request, Plan] | None = None
     waiting: dict[Plan, int] = field(default_factory=dict)
+    refused: dict[Plan, int] = field(default_factory=dict)
+    """Unasked, since the last request."""
 
 
 class Node:
@@ -66,6 +68,7 @@ class Node:
             )
             return Outcome.ADMITTED, self._send(user, plan, 0, now_ns) if due else None
         if user.flight is None and not all(may_ask(lease, now_ns) for lease in leases):
+            user.refused[plan] = user.refused.get(plan, 0) + 1
             return Outcome.REFUSED, None
         user.waiting[plan] = user.waiting.get(plan, 0) + 1
         return Outcome.WAITS, None if user.flight else self._send_waiting(user, plan, now_ns)
@@ -143,6 +146,7 @@ class Node:
             elif all(may_ask(self._lease(user, limit, now_ns), now_ns) for limit in plan):
                 break
             else:
+                user.refused[plan] = user.refused.get(plan, 0) + 1
                 refused += 1
             user.waiting[plan] -= 1
         return admitted, refused
@@ -151,9 +155,11 @@ class Node:
         return self._send(user, plan, user.waiting.pop(plan), now_ns)
 
     def _send(self, user: User, plan: Plan, need: int, now_ns: int, *, leave: bool = False) -> Request:
+        refused = user.refused.pop(plan, 0)
+        leases = [self._lease(user, limit, now_ns) for limit in plan]
         asks = tuple(
-            build_ask(self._lease(user, limit, now_ns), limit, self.holder_id, now_ns, self.policy, need, leave=leave)
-            for limit in plan
+            build_ask(lease, limit, self.holder_id, now_ns, self.policy, need, refused=refused, leave=leave)
+            for lease, limit in zip(leases, plan, strict=True)
         )
         request = Request(user.name, asks, need)
         user.flight = (request, plan)

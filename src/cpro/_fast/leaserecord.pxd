@@ -13,6 +13,8 @@ cdef enum:
     FLIGHT_BITS = 22                # a process id; Linux has none beyond
     MOST_UNACKED = 1023             # what is left of the 32 bits
     NEVER_MS = 1                    # as `half_ms`: not noted, and not to be in this round
+    ROOM_BITS = 27                  # of a stream's `half_ms`; above it, its pace less one
+    STREAM_BIT = 31                 # of the tokens
 
 
 cdef enum:                          # what a record is worth to its key
@@ -22,11 +24,11 @@ cdef enum:                          # what a record is worth to its key
 
 
 cdef struct Packed:                 # one record as it lies in memory; 64-aligned
-    uint64_t hand                   # tokens u32 | epoch u32: the epoch changes with each request and each new life
+    uint64_t hand                   # tokens 31 bits | stream 1 | epoch u32: that changes with requests and new lives
     int64_t deadline_ns
     uint64_t asking                 # sequence u32 | flight 22 bits | sequence - acked 10 bits
     uint32_t spent_then
-    uint32_t half_ms
+    uint32_t half_ms                # of a stream: room 27 bits | pace - 1
     uint64_t tag                    # 0: nobody's
     uint32_t start
     uint32_t granted
@@ -37,7 +39,34 @@ cdef struct Packed:                 # one record as it lies in memory; 64-aligne
 
 
 cdef inline uint32_t tokens_of(uint64_t hand) noexcept nogil:
-    return <uint32_t>hand
+    return <uint32_t>hand & ((1U << STREAM_BIT) - 1)
+
+
+cdef inline bint is_stream(uint64_t hand) noexcept nogil:
+    return hand >> STREAM_BIT & 1
+
+
+cdef inline uint64_t streaming(uint64_t hand) noexcept nogil:
+    """The same as a stream."""
+    return hand | 1ULL << STREAM_BIT
+
+
+cdef inline int64_t pace_of(const Packed* record) noexcept nogil:
+    return (record.half_ms >> ROOM_BITS) + 1
+
+
+cdef inline int64_t room_of(const Packed* record) noexcept nogil:
+    return record.half_ms & ((1U << ROOM_BITS) - 1)
+
+
+cdef inline int64_t gap_of(int64_t step_ns, int64_t pace) noexcept nogil:
+    """`leases.gap_ns`."""
+    return (step_ns * 512 + 31 * pace - 1) // (31 * pace)
+
+
+cdef inline int64_t longest_of(int64_t step_ns, int64_t stream_ns, int64_t pace) noexcept nogil:
+    """`leases.longest_ns`."""
+    return (stream_ns * 3 // 2 + 48 * step_ns // pace) * 15 // 16
 
 
 cdef inline uint64_t hand_of(uint32_t tokens, uint32_t epoch) noexcept nogil:

@@ -3,7 +3,7 @@
 The meaning of the fields is that of `cpro.limits.leases.Lease`. Which record is whose is up to `leasetable`.
 
 Layout, four 16-byte words:
-    {tokens u32, epoch u32, deadline i64}
+    {tokens 31 bits, stream 1 bit, epoch u32, deadline i64}
     {sequence u32, flight 22 bits, sequence - acked 10 bits, spent_then u32, half u32}
     {tag u64, start u32, granted u32}
     {returned u32, asked u32, next ask u32, demand u32 in tokens/1000 s}
@@ -14,6 +14,10 @@ Ownership. Anybody changes `tokens`, by compare-and-swap together with epoch and
 second word if that is as it was before, with nobody in flight. All else, the tag too, belongs to whoever has the
 flight. A flight is a process id, taken by compare-and-swap from nobody or from a process that is gone. The tag is
 looked at again after the tokens were read and after a flight was taken.
+
+Stream. The bit says that tokens come one by one until the deadline; then what would be `half` has the stream's pace and
+room instead. It is written with nothing in hand, before the tokens: whoever reads it after them, and then changes them by
+compare-and-swap, has read what belongs to them. Every change of tokens may move the deadline.
 
 Epoch. Changes with each request and each new life of a record: a spend found before cannot succeed after it, and is not
 given back once it may have been reported.
@@ -27,7 +31,7 @@ and counted as granted before they are in hand, so what is missing counts as spe
 
 from typing import NamedTuple
 
-from libc.stdint cimport UINT32_MAX
+from libc.stdint cimport INT32_MAX, UINT32_MAX
 
 from cpro._fast.bucketfile cimport STALE_SECONDS
 from cpro.errors import StoreError
@@ -166,15 +170,18 @@ cdef class Record:
         What should have gone but was spent has not been returned, nor was it not granted."""
         cdef Packed* at = self.held()
         cdef uint64_t hand
+        cdef uint64_t changed
         cdef int64_t deadline_ns
         cdef int64_t fresh
         while True:
             hand, deadline_ns = load_u64(&at.hand), load_i64(&at.deadline_ns)
-            fresh = min(tokens_of(hand) + value - self.seen, UINT32_MAX)
+            fresh = min(tokens_of(hand) + value - self.seen, INT32_MAX)
             self.missing = max(0, -fresh)
             fresh = max(0, fresh) if value != 0 else 0
-            if cas16(at, hand, deadline_ns, hand_of(<uint32_t>fresh, <uint32_t>(hand >> 32) + (value == 0)),
-                     deadline_ns):
+            changed = hand_of(<uint32_t>fresh, <uint32_t>(hand >> 32) + (value == 0))
+            if is_stream(hand) and value != 0:
+                changed = streaming(changed)
+            if cas16(at, hand, deadline_ns, changed, deadline_ns):
                 break
         at.granted += <uint32_t>min(self.missing, self.lowered)
         self.missing -= min(self.missing, self.lowered)
@@ -233,11 +240,44 @@ cdef class Record:
 
     @property
     def half_ns(self):
-        return from_ms(self.held().half_ms, self.at.deadline_ns)
+        return 0 if is_stream(load_u64(&self.held().hand)) else from_ms(self.at.half_ms, self.at.deadline_ns)
 
     @half_ns.setter
     def half_ns(self, int64_t value):
         self.held().half_ms = up_to_ms(value)
+
+    @property
+    def pace(self):
+        return pace_of(self.at) if is_stream(load_u64(&self.held().hand)) else 0
+
+    @property
+    def room(self):
+        return room_of(self.at) if is_stream(load_u64(&self.held().hand)) else 0
+
+    def accrued(self, int64_t now_ns, int64_t step_ns):
+        """Of a stream: what is in hand, by its bucket's step."""
+        cdef int64_t left_ns = self.deadline_ns - now_ns
+        return max(0, min(self.room, self.tokens - left_ns // gap_of(step_ns, pace_of(self.at)))) if left_ns > 0 else 0
+
+    def begin_stream(self, int64_t tokens, int64_t pace, int64_t room, limit, int64_t now_ns):
+        """`tokens` to come, beside those in hand."""
+        cdef Packed* at = self.held()
+        cdef int64_t gap = gap_of(limit.step_ns, pace)
+        cdef uint64_t hand
+        cdef bint is_done = False
+        if not (0 < tokens < 1 << 30 and 0 < pace <= 16):
+            raise ValueError("a stream has tokens, and a sixteenth of the refill or up to sixteen")
+        at.half_ms = <uint32_t>((pace - 1) << ROOM_BITS | min(room, (1 << ROOM_BITS) - 1))
+        at.granted += <uint32_t>tokens
+        while not is_done:
+            hand = load_u64(&at.hand)
+            is_done = cas16(at, hand, load_i64(&at.deadline_ns), streaming(hand + <uint64_t>tokens),
+                            now_ns + (tokens + 1) * gap - 1)
+
+    def drop(self):
+        """Nothing in hand any more, and no stream; a new epoch."""
+        self.tokens = 0
+        self.at.half_ms = 0
 
     @property
     def start(self):
@@ -307,7 +347,7 @@ cdef peek(const Packed* at):
     cdef int64_t deadline_ns = load_i64(&at.deadline_ns)
     cdef int64_t sequence = <uint32_t>asking
     return Peek(tokens_of(load_u64(&at.hand)), deadline_ns, sequence, flight_of(asking), at.spent_then,
-                from_ms(at.half_ms, deadline_ns), at.start, at.granted, at.returned, from_ms(at.asked_ms, deadline_ns),
+                0 if is_stream(at.hand) else from_ms(at.half_ms, deadline_ns), at.start, at.granted, at.returned, from_ms(at.asked_ms, deadline_ns),
                 from_ms(at.next_ask_ms, deadline_ns), at.demand_mtps, max(0, sequence - unacked_of(asking)))
 
 

@@ -19,6 +19,9 @@ cdef struct Spent:                  # one record in one call: what was read of i
     uint64_t tail
     uint32_t epoch                  # when it was taken
     uint32_t left                   # tokens after that
+    int64_t gap                     # of a stream; 0: it is none
+    int64_t room
+    int64_t pace
 
 
 cdef class LeasePlan:
@@ -26,6 +29,8 @@ cdef class LeasePlan:
     cdef uint64_t identities[MOST_PLACES]
     cdef double most[MOST_PLACES]   # what a lease may hold at most
     cdef double twice[MOST_PLACES]  # and while its bucket is nearly empty
+    cdef int64_t steps[MOST_PLACES]
+    cdef int64_t streams[MOST_PLACES]   # how long a stream lasts; 0: there is none
     cdef double period_ns
     cdef double lead_ns
 
@@ -37,8 +42,9 @@ cdef class LeaseTable(BucketFile):
 
     cdef int spend_raw(self, LeasePlan plan, str user, int user_kind, int64_t now_ns, int64_t tokens) except -1
     cdef int _aim(self, Spent* spents, LeasePlan plan, str user, int user_kind, int64_t now_ns, int64_t tokens) except -1
+    cdef bint _is_empty(self, const Spent* spent, int64_t now_ns) noexcept nogil
     cdef int _refusal(self, Spent* spents, LeasePlan plan, int64_t now_ns, int64_t tokens) noexcept nogil
-    cdef bint _take(self, Spent* spent, int64_t now_ns, int64_t tokens) noexcept nogil
+    cdef bint _take(self, Spent* spent, LeasePlan plan, int place, int64_t now_ns, int64_t tokens) noexcept nogil
     cdef int _note_half(self, Spent* spent, int64_t now_ns, int64_t tokens) except -1
     cdef Packed* _home(self, uint64_t tag) noexcept nogil
     cdef Packed* _find(self, uint64_t tag) noexcept nogil

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from cpro._fast.bucketfile import BucketFile
 from cpro._fast.leaserecord import Peek as Peek
@@ -11,12 +11,23 @@ ASK: Literal[2]
 EMPTY: Literal[3]
 FORGET_NS: int
 
+class Sizes(Protocol):
+    """What of `leases.Limit` is used here."""
+
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def chunk(self) -> int: ...
+    @property
+    def step_ns(self) -> int: ...
+    @property
+    def stream_ns(self) -> int: ...
+
 class LeasePlan:
     def __init__(
         self,
         identities: Sequence[int],
-        tokens: Sequence[int] = (),
-        chunks: Sequence[int] = (),
+        limits: Sequence[Sizes] = (),
         period_ns: int = ...,
         lead_ns: int = ...,
     ) -> None: ...

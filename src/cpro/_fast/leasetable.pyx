@@ -20,8 +20,9 @@ from cpro._fast.bucketfile cimport (
     place_probe, prefetch, unlock_stripe,
 )
 from cpro._fast.leaserecord cimport (
-    EVICTABLE, FLIGHT_BITS, FREE, NEEDED, NEVER_MS, flight_of, from_ms, half_of, is_held, leave_flight, peek,
-    record_of, renew, tail_of, take_flight, tokens_of, up_to_ms, worth_of,
+    EVICTABLE, FLIGHT_BITS, FREE, NEEDED, NEVER_MS, flight_of, from_ms, gap_of, half_of, hand_of, is_held, is_stream,
+    leave_flight, longest_of, pace_of, peek, record_of, renew, room_of, streaming, tail_of, take_flight, tokens_of,
+    up_to_ms, worth_of,
 )
 
 from cpro._fast.leaserecord import Peek, Record  # noqa: F401 -- what it hands out
@@ -52,9 +53,9 @@ FORGET_NS = STALE_NS
 cdef class LeasePlan:
     """The leased buckets of one operation, in order. Immutable.
 
-    `tokens` and `chunks` are those of each bucket's `leases.Limit`, if a refill is to be called due by them."""
+    `limits` are each bucket's `leases.Limit`, if a refill is to be called due by them, or a bucket has streams."""
 
-    def __init__(self, identities, tokens=(), chunks=(), double period_ns=3e9, double lead_ns=5e7):
+    def __init__(self, identities, limits=(), double period_ns=3e9, double lead_ns=5e7):
         self.count = len(identities)
         if self.count > MOST_PLACES:
             raise ValueError(f"a plan has at most {MOST_PLACES} leased buckets")
@@ -63,8 +64,10 @@ cdef class LeasePlan:
         self.period_ns, self.lead_ns = period_ns, lead_ns
         for place in range(self.count):
             self.identities[place] = identities[place]
-            self.most[place] = min(tokens[place] * 2 // 3, MOST_TOKENS) if tokens else MOST_TOKENS
-            self.twice[place] = 2 * chunks[place] if chunks else MOST_TOKENS
+            self.most[place] = min(limits[place].tokens * 2 // 3, MOST_TOKENS) if limits else MOST_TOKENS
+            self.twice[place] = 2 * limits[place].chunk if limits else MOST_TOKENS
+            self.steps[place] = limits[place].step_ns if limits else 0
+            self.streams[place] = limits[place].stream_ns if limits else 0
 
     def __len__(self):
         return self.count
@@ -73,15 +76,21 @@ cdef class LeasePlan:
 cdef inline int64_t in_hand(const Spent* spent, int64_t now_ns) noexcept nogil:
     if spent.record == NULL or now_ns >= spent.deadline_ns:
         return 0
+    if spent.gap:
+        return min(spent.room, <int64_t>tokens_of(spent.hand) - (spent.deadline_ns - now_ns) // spent.gap)
     return tokens_of(spent.hand)
 
 
-cdef inline bint read_hand(Spent* spent) noexcept nogil:
-    """Read tokens and deadline; False if the record is another key's by now."""
+cdef inline bint read_hand(Spent* spent, int64_t step_ns) noexcept nogil:
+    """Read tokens and deadline, of a stream its pace; False if the record is another key's by now."""
     if spent.record == NULL:
         return False
     spent.hand = load_u64(&spent.record.hand)
     spent.deadline_ns = load_i64(&spent.record.deadline_ns)
+    spent.gap = 0
+    if is_stream(spent.hand):
+        spent.pace, spent.room = pace_of(spent.record), room_of(spent.record)
+        spent.gap = max(<int64_t>1, gap_of(step_ns, spent.pace))
     if load_u64(&spent.record.tag) != spent.tag:
         spent.record = NULL
     return spent.record != NULL
@@ -93,12 +102,12 @@ cdef bint put_back(Spent* spent, int64_t now_ns, uint32_t tokens) noexcept nogil
     If more than half is in hand again, a note of when half was spent is wrong, or will be: it is ruled out first."""
     cdef uint32_t left
     cdef int64_t half
-    while read_hand(spent):
+    while read_hand(spent, 0):
         spent.asking, spent.tail = load_u64(&spent.record.asking), tail_of(spent.record)
         if <uint32_t>(spent.hand >> 32) != spent.epoch or now_ns >= spent.deadline_ns or flight_of(spent.asking):
             return False
         left, half = tokens_of(spent.hand), half_of(spent.record)
-        if left <= half < <int64_t>left + tokens and spent.tail >> 32 != NEVER_MS:
+        if not spent.gap and left <= half < <int64_t>left + tokens and spent.tail >> 32 != NEVER_MS:
             if not cas16(&spent.record.asking, spent.asking, <int64_t>spent.tail, spent.asking,
                          <int64_t>(<uint64_t>NEVER_MS << 32 | <uint32_t>spent.tail)):
                 continue
@@ -112,7 +121,7 @@ cdef bint is_low(const Spent* spent, LeasePlan plan, int place, int64_t now_ns) 
     cdef const Packed* record = spent.record
     cdef double demand = record.demand_mtps
     cdef double wanted
-    if spent.left > demand * plan.lead_ns / 1e12 or flight_of(load_u64(&record.asking)) or record.asked_ms == 0:
+    if spent.gap or spent.left > demand * plan.lead_ns / 1e12 or flight_of(load_u64(&record.asking)) or record.asked_ms == 0:
         return False
     if now_ns < from_ms(record.next_ask_ms, spent.deadline_ns):
         return False
@@ -123,6 +132,22 @@ cdef bint is_low(const Spent* spent, LeasePlan plan, int place, int64_t now_ns) 
     if record.next_ask_ms:
         wanted = min(wanted, plan.twice[place])
     return min(wanted, plan.most[place]) > spent.left
+
+
+cdef uint64_t of_stream(const Spent* spent, LeasePlan plan, int place, int64_t now_ns, int64_t tokens,
+                        int64_t* deadline_ns) noexcept nogil:
+    """What a stream's first word becomes by spending; `leases.Lease.spend`."""
+    cdef const Packed* record = spent.record
+    cdef int64_t to_come = (spent.deadline_ns - now_ns) // spent.gap
+    cdef int64_t last_ns
+    if tokens_of(spent.hand) - to_come < spent.room:
+        return spent.hand - <uint64_t>tokens
+    if to_come:
+        last_ns = from_ms(record.asked_ms, spent.deadline_ns)
+        last_ns += longest_of(plan.steps[place], plan.streams[place], spent.pace)
+        to_come -= now_ns + (to_come + 1) * spent.gap > last_ns
+        deadline_ns[0] = now_ns + (to_come + 1) * spent.gap - 1
+    return streaming(hand_of(<uint32_t>(spent.room + to_come - tokens), <uint32_t>(spent.hand >> 32)))
 
 
 cdef inline Packed* beside(Slot* group, int place) noexcept nogil:
@@ -227,7 +252,7 @@ cdef class LeaseTable(BucketFile):
         if verdict:
             return verdict
         for place in range(plan.count):
-            if not self._take(&spents[place], now_ns, tokens):
+            if not self._take(&spents[place], plan, place, now_ns, tokens):
                 for other in range(place):
                     put_back(&spents[other], now_ns, <uint32_t>tokens)
                 return self._refusal(spents, plan, now_ns, tokens) or ASK_CODE
@@ -263,21 +288,32 @@ cdef class LeaseTable(BucketFile):
             spent.record = self._find(spent.tag)
             if spent.record != NULL:
                 spent.asking, spent.tail = load_u64(&spent.record.asking), tail_of(spent.record)
-            if read_hand(spent) and in_hand(spent, now_ns) >= tokens:
+            if read_hand(spent, plan.steps[place]) and in_hand(spent, now_ns) >= tokens:
                 continue
-            if spent.record != NULL and now_ns < from_ms(spent.record.next_ask_ms, spent.deadline_ns):
+            if spent.record != NULL and self._is_empty(spent, now_ns):
                 return EMPTY_CODE
             verdict = ASK_CODE
         return verdict
 
-    cdef bint _take(self, Spent* spent, int64_t now_ns, int64_t tokens) noexcept nogil:
+    cdef bint _is_empty(self, const Spent* spent, int64_t now_ns) noexcept nogil:
+        """Whether the record's bucket is not to be asked: it is known to be empty, or streams."""
+        if spent.gap:
+            return tokens_of(spent.hand) > 0 and now_ns < spent.deadline_ns
+        return now_ns < from_ms(spent.record.next_ask_ms, spent.deadline_ns)
+
+    cdef bint _take(self, Spent* spent, LeasePlan plan, int place, int64_t now_ns, int64_t tokens) noexcept nogil:
         """False: other workers took what was there, or it is another key's record by now."""
+        cdef uint64_t hand
+        cdef int64_t deadline_ns
         while in_hand(spent, now_ns) >= tokens:
-            if cas16(spent.record, spent.hand, spent.deadline_ns, spent.hand - <uint64_t>tokens, spent.deadline_ns):
-                spent.epoch = <uint32_t>(spent.hand >> 32)
-                spent.left = <uint32_t>(tokens_of(spent.hand) - tokens)
+            hand, deadline_ns = spent.hand - <uint64_t>tokens, spent.deadline_ns
+            if spent.gap:
+                hand = of_stream(spent, plan, place, now_ns, tokens, &deadline_ns)
+            if cas16(spent.record, spent.hand, spent.deadline_ns, hand, deadline_ns):
+                spent.epoch = <uint32_t>(hand >> 32)
+                spent.left = tokens_of(hand)
                 return True
-            read_hand(spent)
+            read_hand(spent, plan.steps[place])
         return False
 
     cdef int _note_half(self, Spent* spent, int64_t now_ns, int64_t tokens) except -1:
@@ -286,7 +322,7 @@ cdef class LeaseTable(BucketFile):
         A `now_ns` far from it is not of this clock, or stale; no note is always safe."""
         cdef int64_t half
         cdef int64_t after_ns
-        if flight_of(spent.asking) or spent.tail >> 32:
+        if spent.gap or flight_of(spent.asking) or spent.tail >> 32:
             return 0
         half = half_of(spent.record)
         if not spent.left <= half < spent.left + tokens:

@@ -71,9 +71,11 @@ class Flights:
         self._sending: set[asyncio.Task[None]] = set()
 
     def begin(
-        self, name: str, kind: int, leased: Leased, waiters: list[Waiter], *, leave: bool = False
+        self, name: str, kind: int, leased: Leased, waiters: list[Waiter], *, refused: int = 0, leave: bool = False
     ) -> Flight | None:
-        """Build the request about one plan's buckets, to be sent now; None while another worker asks about one."""
+        """Build the request about one plan's buckets, to be sent now; None while another worker asks about one.
+
+        `refused` as in `leases.build_ask`."""
         now_ns = boot_ns()
         records: list[Record | None] = []
         for place in range(len(leased.limits)):
@@ -83,7 +85,7 @@ class Flights:
                 return None
             records.append(record or None)
         asks = tuple(
-            self._ask(lease_of(record), limit, now_ns, len(waiters), leave=leave) if record else Ask(limit)
+            self._ask(lease_of(record), limit, now_ns, len(waiters), refused, leave=leave) if record else Ask(limit)
             for record, limit in zip(records, leased.limits, strict=True)
         )
         request = Request(key_of(name, kind), asks, len(waiters))
@@ -127,11 +129,13 @@ class Flights:
             for index in sorted(open_):  # cancelled
                 self._abandon(flights[index])
 
-    def _ask(self, lease: Lease, limit: Limit, now_ns: int, need: int, *, leave: bool) -> Ask:
+    def _ask(self, lease: Lease, limit: Limit, now_ns: int, need: int, refused: int, *, leave: bool) -> Ask:
         """Build what is asked about one lease, and count what has become of its tokens since the last time."""
-        expired = lease.tokens if now_ns >= lease.deadline_ns else 0
+        is_dropped = now_ns >= lease.deadline_ns or (lease.pace and leave)
+        expired = lease.tokens if is_dropped else 0
         spent_then, returned = lease.spent_then, lease.returned
-        ask = build_ask(lease, limit, self._table.holder_id, now_ns, self._policy, need, leave=leave)
+        holder_id, policy = self._table.holder_id, self._policy
+        ask = build_ask(lease, limit, holder_id, now_ns, policy, need, refused=refused, leave=leave)
         self._count_tokens("expired", expired)
         self._count_tokens("spent", max(0, ask.spent - spent_then - expired))
         self._count_tokens("returned", max(0, ask.returned - returned))
@@ -155,8 +159,10 @@ class Flights:
             self._on_ended(flight, answer)
 
     def _book(self, record: Record, ask: Ask, answer: Answer, place: int, now_ns: int) -> None:
+        before, balance = record.granted, answer.balances[place]
         if take_answer(lease_of(record), ask, answer, place, now_ns, self._policy):
-            self._count_tokens("granted", answer.balances[place].extra + answer.admitted)
+            brought = record.granted - before if balance.pace else balance.extra
+            self._count_tokens("granted", brought + answer.admitted)
 
     def _abandon(self, flight: Flight) -> None:
         """No answer: what it would have brought counts as spent."""

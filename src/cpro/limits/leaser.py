@@ -53,6 +53,8 @@ class _User:
     """Who waits, by what they have to pay from. An empty line is one that had something in hand when last looked at."""
     low: Leased | None = None
     """What runs low and should be refilled before somebody has to wait."""
+    refused: dict[Leased, int] = field(default_factory=dict)
+    """How many were, unasked, since the store was asked last; where a bucket may stream."""
     flight: Flight | None = None
     is_queued: bool = False
     retry: asyncio.TimerHandle | None = None
@@ -137,6 +139,12 @@ class Leaser:
         user.lines.setdefault(leased, []).append(waiter)
         self._waiting.add(waiter)
         self._queue(user)
+
+    def on_refused(self, name: str, kind: int, leased: Leased) -> None:
+        """An operation was refused unasked, of a plan that may have streams."""
+        user = self._users.get((kind, name))
+        if user is not None:
+            user.refused[leased] = user.refused.get(leased, 0) + 1
 
     def refill(self, name: str, kind: int, leased: Leased) -> None:
         """What is in hand runs low: get more before somebody has to wait."""
@@ -234,9 +242,11 @@ class Leaser:
 
     def _begin(self, user: _User, leased: Leased, waiters: list[Waiter], *, leave: bool = False) -> Flight | None:
         """Begin a request for those who wait; None while another worker asks about one of the buckets."""
-        flight = self._flights.begin(user.name, user.kind, leased, waiters, leave=leave)
+        refused = user.refused.get(leased, 0)
+        flight = self._flights.begin(user.name, user.kind, leased, waiters, refused=refused, leave=leave)
         if flight is None:
             return None
+        user.refused.pop(leased, None)
         user.lines.pop(leased, None)
         user.lines[leased] = []  # behind the user's other plans: they take turns
         if user.low is leased:

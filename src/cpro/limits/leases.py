@@ -4,6 +4,10 @@ Totals are cumulative, so that a lost, repeated or late message changes nothing.
 `returned` what went back, and what was spent is what is missing: `granted - returned - tokens`. So spending is one
 decrement, and a step that never happened (a worker died in the middle) counts as spent, never the reverse.
 
+A *stream* is what a holder gets of a small bucket that is empty: a part of its refill and of its room, until the
+deadline. `tokens` has all of it from the beginning. The last one accrues a gap before the deadline, those before it a
+gap apart; of those that have accrued and are not spent only `room` remain.
+
 One lease is one record of the shared table. `tokens` and `deadline_ns` belong together (one 16-byte compare-and-swap);
 everything else belongs to whoever has the flight. Where two fields change, they do so in the order written here.
 """
@@ -17,6 +21,13 @@ NOBODY: Final = bytes(8)
 
 _SECOND_NS: Final = 10**9
 _PAUSE_NS: Final = _SECOND_NS // 4
+_STREAM_STEPS: Final = 16
+_MUCH_DEMAND: Final = 4
+"""A small bucket streams to a holder that is asked for so many times its refill."""
+_TAKES_TURNS: Final = 4
+"""Below so many tokens nodes take turns, each for twice as long."""
+_PARTS: Final = 16
+"""A stream is so many parts of the refill at most: all of it."""
 _MOST_NS: Final = 2**60
 _MOST_UNITS: Final = 2**52  # a Lua number is exact up to 2^53
 _MOST_TOKENS: Final = 2**30  # in one lease, so that its totals fit into 32 bits
@@ -42,7 +53,7 @@ class Policy:
 class Limit:
     """A bucket as the store counts it: a token is `cost` units, `accrual` units accrue in a µs. Immutable."""
 
-    __slots__ = ("accrual", "chunk", "cost", "full", "identity", "step_ns", "tokens")
+    __slots__ = ("accrual", "chunk", "cost", "full", "identity", "step_ns", "stream_ns", "tokens")
 
     def __init__(self, identity: int, step_ns: int, full_ns: int, pause_ns: int = _PAUSE_NS) -> None:
         """`full_ns / step_ns` tokens of which one refills every `step_ns`, as in a plan's layer.
@@ -59,13 +70,18 @@ class Limit:
         common = gcd(step_ns, 1000)
         self.identity: Final = identity.to_bytes(8)
         self.step_ns: Final = step_ns
-        self.cost: Final = step_ns // common
-        self.accrual: Final = 1000 // common
-        self.tokens: Final = min(tokens, _MOST_UNITS // self.cost)
-        self.full: Final = self.tokens * self.cost
-        self.chunk: Final = max(1, min(pause_ns // step_ns, self.tokens // 2))
+        self.chunk: Final = max(1, min(pause_ns // step_ns, tokens // 2))
         """What refills between two asks of an empty bucket. Half of a small one: what refills before somebody asks must
         find room, or it would be lost."""
+        is_small = self.chunk * step_ns < pause_ns * 4 // 5
+        takes_turns = tokens < _TAKES_TURNS
+        self.stream_ns: Final = max(pause_ns, _STREAM_STEPS * step_ns) << takes_turns if is_small else 0
+        """How long a stream lasts; 0 where a chunk takes long enough for an empty bucket not to be asked too often."""
+        parts = _PARTS if self.stream_ns else 1
+        self.cost: Final = step_ns // common * parts
+        self.accrual: Final = 1000 // common * parts
+        self.tokens: Final = min(tokens, _MOST_UNITS // self.cost)
+        self.full: Final = self.tokens * self.cost
 
 
 @dataclass(slots=True)
@@ -95,6 +111,14 @@ class Lease:
     asked_ns: int = 0
     next_ask_ns: int = 0
     """Not before this; 0 unless the bucket was empty."""
+    pace: int = 0
+    """How many sixteenths of the refill stream here; 0: no stream, all `tokens` are in hand."""
+    room: int = 0
+    """Of a stream: how many may be in hand at once."""
+    gap_ns: int = 0
+    """Of a stream: from one token to the next."""
+    last_ns: int = 0
+    """Of a stream: no token may be spent from then on."""
 
     @property
     def spent(self) -> int:
@@ -102,7 +126,39 @@ class Lease:
 
     def in_hand(self, now_ns: int) -> int:
         """Tokens that may be spent now."""
-        return self.tokens if now_ns < self.deadline_ns else 0
+        if now_ns >= self.deadline_ns:
+            return 0
+        return max(0, min(self.room, self.tokens - self.to_come(now_ns))) if self.pace else self.tokens
+
+    def _spend_of_stream(self, tokens: int, now_ns: int) -> None:
+        """If its room was full, nothing accrued of late: the next token begins to do so now, and all end later."""
+        to_come = self.to_come(now_ns)
+        if self.tokens - to_come < self.room:
+            self.tokens -= tokens
+            return
+        if to_come:
+            to_come -= now_ns + (to_come + 1) * self.gap_ns > self.last_ns
+            self.deadline_ns = now_ns + (to_come + 1) * self.gap_ns - 1
+        self.tokens = self.room + to_come - tokens
+
+    def to_come(self, now_ns: int) -> int:
+        """Of a stream: tokens that have not accrued yet."""
+        return (self.deadline_ns - now_ns) // self.gap_ns
+
+    def accrued(self, now_ns: int, step_ns: int) -> int:
+        """Of a stream: what is in hand. (A record has no place for its `gap_ns`; it follows from the bucket's step.)"""
+        return self.in_hand(now_ns)
+
+    def begin_stream(self, tokens: int, pace: int, room: int, limit: Limit, now_ns: int) -> None:
+        """Tokens to come, beside those in hand."""
+        self.granted += tokens
+        self.pace, self.room, self.gap_ns = pace, room, gap_ns(limit.step_ns, pace)
+        self.last_ns = self.asked_ns + longest_ns(limit, pace)
+        self.tokens, self.deadline_ns = self.tokens + tokens, now_ns + (tokens + 1) * self.gap_ns - 1
+
+    def drop(self) -> None:
+        """Nothing in hand any more: what was counts as spent."""
+        self.tokens = self.pace = 0
 
     def spend(self, tokens: int, now_ns: int) -> bool:
         """Take `tokens` from what is in hand. (A worker: compare-and-swap in the record.)
@@ -112,6 +168,9 @@ class Lease:
         """
         if self.in_hand(now_ns) < tokens:
             return False
+        if self.pace:
+            self._spend_of_stream(tokens, now_ns)
+            return True
         self.tokens -= tokens
         if not self.half_ns and not self.flight and self.tokens <= self.half < self.tokens + tokens:
             self.half_ns = now_ns
@@ -136,7 +195,10 @@ class Ask(NamedTuple):
     age_ns: int = 0
     returned: int = 0
     held: int = 0
+    """Tokens, in hand or to come, that stay with the holder."""
     extra: int = 0
+    pace: int = 0
+    """How many sixteenths of the refill are wanted as a stream."""
     sent_ns: int = 0
 
 
@@ -155,11 +217,14 @@ class Balance(NamedTuple):
     granted: int
     """The lease's total."""
     extra: int
-    """How much of it this request brought."""
+    """How much of it this request brought; of a stream: its room, and the total says what is in hand at once; with a
+    pace of -1: µs until another's stream has ended."""
     left: int
     """Whole tokens still available to anybody."""
     seen: int
     """The sequence the store knew before this request; 0: it did not know the lease."""
+    pace: int = 0
+    """Sixteenths of the refill that stream to the holder from now on; -1: it was refused because others have all."""
 
 
 class Answer(NamedTuple):
@@ -195,16 +260,38 @@ def target(lease: Lease, limit: Limit, now_ns: int, policy: Policy) -> int:
     return min(wanted, limit.tokens * 2 // 3, _MOST_TOKENS)
 
 
+def wants_stream(lease: Lease, limit: Limit, now_ns: int, need: int, refused: int) -> bool:
+    """Whether a small bucket is so much in demand that it shall stream here: many times what refills is asked for, or
+    all that streamed until now was spent."""
+    if lease.pace:
+        return not lease.tokens
+    tried = lease.spent - lease.spent_then + refused + need
+    return refused > 0 and tried * limit.step_ns >= _MUCH_DEMAND * (now_ns - lease.asked_ns)
+
+
+def gap_ns(step_ns: int, pace: int) -> int:
+    """From one token of a stream to the next; a clock that is three percent fast keeps within the pace."""
+    return -(-step_ns * _PARTS * 32 // (31 * pace))
+
+
+def longest_ns(limit: Limit, pace: int) -> int:
+    """From asking for a stream until its holder has to end it; the store (lease.lua) waits a fifteenth longer.
+
+    More than the tokens take, so that neither an answer that is late nor moments without demand cost any."""
+    return (limit.stream_ns * 3 // 2 + 3 * _PARTS * limit.step_ns // pace) * 15 // 16
+
+
 def may_ask(lease: Lease, now_ns: int) -> bool:
-    """False while the bucket is known to be empty: operations without a token in hand are refused unasked."""
-    return now_ns >= lease.next_ask_ns
+    """False while the bucket is known to be empty, or streams: operations without a token are refused unasked."""
+    streams = lease.pace and lease.tokens and now_ns < lease.deadline_ns
+    return now_ns >= lease.next_ask_ns and not streams
 
 
 def is_due(lease: Lease, limit: Limit, now_ns: int, policy: Policy) -> bool:
     """After a charge: whether to ask in the background, because what is in hand runs out soon."""
     if now_ns >= lease.deadline_ns or not may_ask(lease, now_ns):
         return False
-    is_low = lease.tokens <= lease.demand_mtps * policy.lead_ns // 10**12
+    is_low = not lease.pace and lease.tokens <= lease.demand_mtps * policy.lead_ns // 10**12
     return is_low and target(lease, limit, now_ns, policy) > lease.tokens
 
 
@@ -225,20 +312,36 @@ def birth(now_ns: int) -> int:
 
 def begin(lease: Lease, now_ns: int) -> None:
     """A new life, for a record whose totals are lost or too large: what was in hand expires at the store."""
-    lease.tokens = lease.granted = lease.returned = lease.spent_then = lease.half_ns = 0
+    lease.drop()
+    lease.granted = lease.returned = lease.spent_then = lease.half_ns = 0
     lease.start = birth(now_ns)
 
 
 def build_ask(
-    lease: Lease, limit: Limit, holder_id: bytes, now_ns: int, policy: Policy, need: int = 0, *, leave: bool = False
+    lease: Lease,
+    limit: Limit,
+    holder_id: bytes,
+    now_ns: int,
+    policy: Policy,
+    need: int = 0,
+    *,
+    refused: int = 0,
+    leave: bool = False,
 ) -> Ask:
     """The next request about a lease. The caller has the flight, and sends it now.
 
     `need` operations wait because some bucket of theirs has too little in hand. What this one has goes back for them,
-    so that the store decides about all buckets at once. `leave` gives everything back: shutdown, a rule that is gone.
+    so that the store decides about all buckets at once. So many as were `refused` unasked since the last request show
+    how much a small bucket is in demand. `leave` gives everything back: shutdown, a rule that is gone.
     """
-    if now_ns >= lease.deadline_ns:
-        lease.tokens = 0
+    if lease.pace and lease.tokens and now_ns < lease.deadline_ns and not leave:
+        return _report(lease, limit, holder_id, now_ns, min(need, lease.accrued(now_ns, limit.step_ns)))  # it goes on
+    was_stream = bool(lease.pace)
+    pace = 0
+    if limit.stream_ns and not leave and wants_stream(lease, limit, now_ns, need, refused):
+        pace = _PARTS
+    if now_ns >= lease.deadline_ns or was_stream:
+        lease.drop()
     if lease.granted >= _NEW_LIFE_AT and not lease.tokens:
         begin(lease, now_ns)
     wanted = 0 if leave or is_idle(lease, now_ns, policy) else target(lease, limit, now_ns, policy)
@@ -246,7 +349,7 @@ def build_ask(
     if not wanted or lease.tokens > 2 * wanted:
         back = max(back, lease.tokens - wanted)
     aged, age_ns = 0, 0
-    if lease.half_ns:
+    if lease.half_ns and not was_stream:
         aged = lease.granted - lease.returned - lease.half
         age_ns = min(
             max(0, now_ns - lease.half_ns) * 15 // 16, policy.lease_ns
@@ -254,6 +357,12 @@ def build_ask(
     lease.demand_mtps = demand_mtps(lease, now_ns, policy)
     lease.spent_then, lease.half_ns = lease.spent, 0
     lease.asked_ns = now_ns
+    ask = _report(lease, limit, holder_id, now_ns, back)
+    return ask._replace(aged=aged, age_ns=age_ns, extra=0 if pace else max(0, wanted - lease.tokens), pace=pace)
+
+
+def _report(lease: Lease, limit: Limit, holder_id: bytes, now_ns: int, back: int) -> Ask:
+    """What became of the tokens, with `back` of them given back. Nothing is wanted."""
     lease.tokens -= back
     lease.returned += back
     lease.sequence += 1
@@ -264,11 +373,8 @@ def build_ask(
         sequence=lease.sequence,
         acked=lease.acked,
         spent=lease.spent,
-        aged=aged,
-        age_ns=age_ns,
         returned=lease.returned,
         held=lease.tokens,
-        extra=max(0, wanted - lease.tokens),
         sent_ns=now_ns,
     )
 
@@ -283,11 +389,20 @@ def take_answer(lease: Lease, ask: Ask, answer: Answer, place: int, now_ns: int,
             begin(lease, now_ns)  # the store knows more of this lease than its record: that was lost
         return False
     lease.acked = ask.sequence
+    if lease.pace:  # a stream that goes on
+        return True
+    streams = balance.pace > 0
+    lasts_ns = longest_ns(ask.limit, balance.pace) if streams else policy.lease_ns - policy.margin_ns
     gain = max(balance.granted - lease.granted, -lease.tokens)
     lease.granted += gain
     lease.tokens += gain
-    lease.deadline_ns = ask.sent_ns + policy.lease_ns - policy.margin_ns
+    lease.deadline_ns = ask.sent_ns + lasts_ns
     lease.demand_mtps += answer.admitted * 10**12 // policy.period_ns
+    if balance.pace:
+        streams = streams and begin_stream(lease, ask.limit, balance, now_ns)
+        wait_ns = 0 if streams or balance.left else max(balance.extra * 1000, policy.pause_ns // 8)
+        lease.next_ask_ns = now_ns + wait_ns
+        return True
     missing = ask.limit.chunk - balance.left
     if balance.left == 0:  # the wait is exact for the first token, of the bucket that is emptiest
         lease.next_ask_ns = now_ns + max(answer.wait_ns, 0) + (missing - 1) * ask.limit.step_ns
@@ -296,3 +411,13 @@ def take_answer(lease: Lease, ask: Ask, answer: Answer, place: int, now_ns: int,
     else:
         lease.next_ask_ns = 0
     return True
+
+
+def begin_stream(lease: Lease, limit: Limit, balance: Balance, now_ns: int) -> bool:
+    """Have tokens come from now on; False if it is too late for it."""
+    gap = gap_ns(limit.step_ns, balance.pace)
+    left_ns = lease.asked_ns + longest_ns(limit, balance.pace) - now_ns
+    tokens = min(-(-limit.stream_ns // gap), left_ns // gap - 1)
+    if tokens > 0:
+        lease.begin_stream(tokens, balance.pace, balance.extra, limit, now_ns)
+    return tokens > 0

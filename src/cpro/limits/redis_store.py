@@ -17,7 +17,7 @@ from .outage import Part
 LEASE_SCRIPT: Final = Script(Path(__file__).with_name("lease.lua").read_text())
 
 _HEAD: Final = Struct("<BIdd")
-_ASK: Final = Struct("<8s8sdddIIIIIIII")  # lease.lua unpacks both; a double is exact up to 2^53
+_ASK: Final = Struct("<8s8sdddIIIIIIIIII")  # lease.lua unpacks both; a double is exact up to 2^53
 
 Deliver = Callable[[int, Answer | StoreError], None]
 
@@ -105,6 +105,8 @@ def _pack_ask(ask: Ask) -> bytes:
         ask.returned,
         ask.held,
         ask.extra,
+        ask.pace,
+        limit.stream_ns // 1000,
     )
 
 
@@ -112,12 +114,12 @@ def parse_answer(reply: object) -> Answer | StoreError:
     """The script's answer; errors stay what they are."""
     if isinstance(reply, StoreError):
         return reply
-    if not isinstance(reply, list) or len(reply) < 3 or len(reply) % 4 != 3:
+    if not isinstance(reply, list) or len(reply) < 3 or len(reply) % 5 != 3:
         return StoreReplyError(f"Redis: not an answer of the lease script: {reply!r:.100}")
     wait_us = reply[2]
     return Answer(
         is_stale=reply[0] == 1,
         admitted=reply[1],
         wait_ns=wait_us * 1000 if wait_us > 0 else wait_us,
-        balances=tuple(Balance(*reply[i : i + 4]) for i in range(3, len(reply), 4)),
+        balances=tuple(Balance(*reply[i : i + 5]) for i in range(3, len(reply), 5)),
     )

@@ -68,6 +68,8 @@ class Leased:
     """All of them with these kept on the node, for when the store is away."""
     is_all: bool
     """Whether there are no others."""
+    may_stream: bool = False
+    """Whether one of them is so small that it streams while it is empty."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +225,9 @@ class _Compiler:
     def _lease(self, layers: list[Layer], local: Plan, with_local: Plan) -> Leased:
         names = [self._stored_as[layer.identity] for layer in layers]
         limits = [Limit(name, layer.step_ns, layer.full_ns) for name, layer in zip(names, layers, strict=True)]
-        plan = LeasePlan(names, [limit.tokens for limit in limits], [limit.chunk for limit in limits])
-        return Leased(plan, tuple(limits), local, with_local, is_all=not len(local))
+        plan = LeasePlan(names, limits)
+        may_stream = any(limit.stream_ns for limit in limits)
+        return Leased(plan, tuple(limits), local, with_local, is_all=not len(local), may_stream=may_stream)
 
     def _own_layers(
         self, number: int, block: CommandBlock, kind: str, namespace: str, method: str
