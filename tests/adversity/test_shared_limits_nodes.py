@@ -38,6 +38,7 @@ def pair(tmp_path, redis):
 
 def settings(redis: RedisServer, section: dict, **more: object) -> dict:
     proxy = {"without_upstream": "allow"}
+    section = with_more(section, **{"store_timeout": "5s", **section["client"]["rate_limit"]})
     return {**section, "redis": {"address": redis.address}, "proxy": proxy, "workers": 2, **more}
 
 
@@ -140,7 +141,9 @@ def test_a_reload_on_one_node_and_then_the_other_stays_below_the_larger_limit(tm
 
         def reload(which: Service, *publish: object) -> Callable[[], None]:
             def now() -> None:
-                which.reload({**which.settings, **limits("redis_user_command", publish=publish)})
+                which.reload(
+                    {**which.settings, **with_more(limits("redis_user_command", publish=publish), store_timeout="5s")}
+                )
                 reloaded.append(time.monotonic())
 
             return now

@@ -83,12 +83,12 @@ def test_users_of_other_shards_do_not_notice_that_one_hangs(tmp_path):
                     cpro.reload({**cpro.settings, "client": {"rate_limit": rate_limit}})
                     answers = [timed(cpro, user) for user in users_of(1, policy, 20)]
                     assert [each for _, each in answers] == [answer] * 20
-                    hung += [took for took, _ in answers]
+                    hung.append([took for took, _ in answers])
             finally:
                 stop.set()
                 other.join(5)
                 second.resume()
-            assert sum(took >= TIMEOUT_S for took in hung) < 30, "while it is known to be away nobody waits"
+            assert max(map(min, hung)) < TIMEOUT_S, "while it is known to be away nobody waits"
             assert well
             assert {str(answer) for answer in well} == {str(OK)}, (
                 "whoever has to wait for the one that hangs is refused"
@@ -104,8 +104,8 @@ def test_users_of_other_shards_do_not_notice_that_one_hangs(tmp_path):
 def test_a_store_that_hangs_for_a_while_costs_no_more_than_its_exception(tmp_path, redis, policy):
     shared = {"address": redis.address}
     with (
-        node(tmp_path / "1", shared, on_store_error=policy) as one,
-        node(tmp_path / "2", shared, on_store_error=policy) as two,
+        node(tmp_path / "1", shared, on_store_error=policy, store_timeout="200ms") as one,
+        node(tmp_path / "2", shared, on_store_error=policy, store_timeout="200ms") as two,
     ):
         hammers = [Hammer(lambda: one.proxy, 8), Hammer(lambda: two.proxy, 8)]
         history = together(hammers, 5, (0.5, redis.pause), (2.2, redis.resume))

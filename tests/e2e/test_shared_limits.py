@@ -20,8 +20,9 @@ of it they come is up to the simulator (tests/unit/test_leases.py), whose clock 
 
 
 def node(folder, redis: dict, *, workers: int = 2, **rate_limit) -> Service:
+    """A node that waits for Redis as long as the machine needs: what it decides without is another test's."""
     shared = limits("redis_user_command", publish=(RATE, "1s"))
-    shared["client"]["rate_limit"].update(rate_limit)
+    shared["client"]["rate_limit"].update({"store_timeout": "5s", **rate_limit})
     return Service(folder, {**shared, "redis": redis, "proxy": {"without_upstream": "allow"}, "workers": workers})
 
 

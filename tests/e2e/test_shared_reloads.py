@@ -23,8 +23,10 @@ def redis(tmp_path):
 
 def settings(redis: RedisServer, *publish: object) -> dict:
     proxy = {"without_upstream": "allow"}
+    section = limits("redis_user_command", publish=publish)
+    section["client"]["rate_limit"]["store_timeout"] = "5s"
     return {
-        **limits("redis_user_command", publish=publish),
+        **section,
         "redis": {"address": redis.address},
         "proxy": proxy,
         "workers": 2,
