@@ -4,12 +4,13 @@ import asyncio
 import json
 import zlib
 
+import jwt
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, PerMessageDeflate
 
 from tests.e2e.centrifugo.conftest import OpenSdk, Stack, StartStack
-from tests.e2e.centrifugo.test_gateway import token_of, without_proxies
+from tests.e2e.centrifugo.test_gateway import KEY, token_of, without_proxies
 from tests.support.sdks import Refusal
 from tests.support.service import limits
 
@@ -85,6 +86,27 @@ def test_a_client_that_is_strict_about_the_rfc_understands(compressing, bits: in
                 "history",
             ]
             assert [one["data"] for one in replies[-1]["history"]["publications"]] == [TEXT, TEXT]
+
+    asyncio.run(run())
+
+
+def test_pushes_of_a_one_way_connection_are_compressed_too(stack: StartStack):
+    def change(config: dict) -> None:
+        without_proxies(config)
+        config["uni_websocket"] = {"enabled": True}
+
+    started = stack({"gateway": {"enabled": True, "compression": True}}, answer=None, change=change)
+    token = jwt.encode({"sub": "ann", "channels": ["news"]}, KEY)
+    url = started.gateway_url.replace("/websocket", "/uni_websocket")
+
+    async def run() -> None:
+        async with connect(url) as client:
+            assert [one.name for one in client.protocol.extensions] == ["permessage-deflate"]
+            await client.send(json.dumps({"token": token}))
+            assert "connect" in json.loads(await asyncio.wait_for(client.recv(), PATIENCE_S))
+            started.centrifugo.api("publish", {"channel": "news", "data": TEXT})
+            push = json.loads(await asyncio.wait_for(client.recv(), PATIENCE_S))
+            assert push["pub"]["data"] == TEXT
 
     asyncio.run(run())
 

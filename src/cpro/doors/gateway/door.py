@@ -254,7 +254,8 @@ class GatewayDoor:
     def _make_one_way(self, asked: bytes, transport: Transport, opening: Opening) -> OneWayTap:
         target = target_asking(opening.request, asked) if asked else b""
         head = self.head(opening, _upgrade(opening.request), target)
-        return OneWayTap(self, transport, head, protobuf=False)
+        frames, to_client = self._compression(opening.request, transport)
+        return OneWayTap(self, to_client, head, protobuf=False, frames=frames)
 
     def head(
         self, opening: Opening, add: tuple[tuple[bytes, bytes], ...], target: bytes = b"", version: bytes = b"1.1"
