@@ -1,11 +1,12 @@
 """One door's listening sockets, and what watches over their connections.
 
-Idle connections stay open (Centrifugo never closes its own, and never repeats a POST): only a request that has begun
-and doesn't arrive, or an answer that isn't read, is given up (RFC 9112 section 9.5).
+Idle connections of Centrifugo's stay open (it never closes its own, and never repeats a POST): only a request that has
+begun and doesn't arrive, or an answer that isn't read, is given up (RFC 9112 section 9.5).
 """
 
 import asyncio
 import logging
+import math
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ from cpro.clock import boot_ns
 from cpro.http.proxied import IsProxy, ProxiedListener
 
 if TYPE_CHECKING:
-    from cpro._fast.connection import Handler
+    from cpro._fast.connection import Answer, Handler
+    from cpro._fast.http1 import Request
 
 __all__ = ["Connection", "Server"]
 
@@ -45,13 +47,23 @@ class Server:
 
     clock = staticmethod(boot_ns)
 
-    def __init__(self, handler: "Handler", *, max_body_bytes: int, tls: ssl.SSLContext | None = None) -> None:
-        self.handler = handler
+    def __init__(
+        self,
+        handler: "Handler",
+        *,
+        max_body_bytes: int,
+        tls: ssl.SSLContext | None = None,
+        idle_limit_s: float = math.inf,
+    ) -> None:
+        """`idle_limit_s`: how long a connection may bring no request, for peers that aren't known to behave."""
+        self.handler = handler if idle_limit_s == math.inf else self._noting(handler)
         self.max_body_bytes = max_body_bytes
         self.connections: set[Connection] = set()
         self._tls = tls
         self._servers: list[asyncio.Server | ProxiedListener] = []
         self._overdue: dict[Connection, float] = {}  # the loop time at which we give up
+        self._idle_limit_s = idle_limit_s
+        self._idle_since_s: dict[Connection, float] = {}
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
@@ -117,4 +129,24 @@ class Server:
         for connection, deadline in list(self._overdue.items()):
             if now >= deadline:
                 connection.abort()
+        if self._idle_limit_s < math.inf:
+            self.close_idle(now)
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def close_idle(self, now_s: float) -> None:
+        """Close those that were found without a request for too long, and have brought none in between; at a time of
+        the loop."""
+        before = self._idle_since_s
+        self._idle_since_s = {one: before.get(one, now_s) for one in self.connections if one.is_idle}
+        for connection, since_s in list(self._idle_since_s.items()):
+            if now_s - since_s >= self._idle_limit_s:
+                connection.close()
+
+    def _noting(self, handler: "Handler") -> "Handler":
+        """The same handler; whose request it gets is not idle."""
+
+        def handle(request: "Request", connection: Connection, now_ns: int) -> "Answer | None":
+            self._idle_since_s.pop(connection, None)
+            return handler(request, connection, now_ns)
+
+        return handle

@@ -31,6 +31,8 @@ from cpro.run.orders import Orders
 from cpro.run.status import UserStatus
 
 DIAL_TIMEOUT_S = 5.0
+IDLE_S = 30.0
+"""How long a client may hold a connection without a request on it, as long as with Centrifugo."""
 DRAIN_STEP_S = 0.05
 ONLINE_EVERY_S = 30.0
 """How often users of open connections are said to be online; it has to be once a minute."""
@@ -100,6 +102,7 @@ class GatewayHouse:
             self._door,
             max_body_bytes=orders.started.max_body_size,
             tls=server_context(gateway.tls) if gateway.tls.enabled else None,
+            idle_limit_s=IDLE_S,
         )
 
     async def listen(self, listener: socket.socket) -> None:
