@@ -1,12 +1,15 @@
 """Accepting from proxies: the header first, however slow, and what follows untouched."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+import pytest
 import uvloop
 
+from cpro.http import proxied
 from cpro.http.proxied import ProxiedListener
 
 PATIENCE_S = 20.0
@@ -16,10 +19,12 @@ HEADER = b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n"
 class Scene:
     """A listener on loopback, clients to it, and what was handed on."""
 
-    def __init__(self, *, is_proxy: bool = True, header_timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, *, is_proxy: bool = True, header_timeout_s: float = 60.0, listener: socket.socket | None = None
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.handed_on: asyncio.Queue[tuple[socket.socket, str | None]] = asyncio.Queue()
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = listener or socket.create_server(("127.0.0.1", 0))
         self.address = listener.getsockname()
         self.asked: list[str] = []
         self._clients: list[socket.socket] = []
@@ -130,6 +135,34 @@ def test_a_proxy_that_never_finishes_its_header_is_hung_up_on():
         client = await scene.client()
         await scene.loop.sock_sendall(client, HEADER[:-1])
         assert await scene.is_hung_up(client)
+        scene.close()
+
+    play(act)
+
+
+class Exhausted(socket.socket):
+    """A listening socket in a process that has no file left, for a while."""
+
+    failures = 2
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+def test_a_process_without_files_accepts_again_when_it_has_some(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(proxied, "NO_FILES_WAIT_S", 0.01)
+
+    async def act() -> None:
+        listener = Exhausted()
+        listener.bind(("127.0.0.1", 0))
+        scene = Scene(listener=listener)
+        client = await scene.client()
+        await scene.loop.sock_sendall(client, HEADER + b"x")
+        assert await scene.next() == (b"x", "192.0.2.1")
+        assert listener.failures == 0
         scene.close()
 
     play(act)

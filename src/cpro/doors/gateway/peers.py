@@ -1,5 +1,6 @@
 """Where a client really is: the TCP peer, or what trusted proxies in front of the gateway say."""
 
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
@@ -7,6 +8,7 @@ from typing import Final, NamedTuple
 from cpro._fast.http1 import Request
 
 _CUSTOMER_BYTES: Final = 8
+_WITH_PORT: Final = re.compile(r"(?P<ipv4>[0-9.]+):[0-9]+|\[(?P<ipv6>[0-9A-Fa-f:.]+)\](?::[0-9]+)?")
 
 
 class Peer(NamedTuple):
@@ -36,7 +38,7 @@ class Peers:
         chain = _chain(request)
         real_ip = (request.header(b"x-real-ip") or b"").decode("latin-1").strip()
         if not chain and real_ip:
-            chain = [real_ip]
+            chain = [_without_port(real_ip)]
         client = next((one for one in reversed(chain) if not self.trusts(one)), chain[0] if chain else connected_from)
         return Peer(client, ", ".join([*chain, connected_from]), is_trusted=True)
 
@@ -58,7 +60,13 @@ def counted_as(address: str) -> bytes:
 
 def _chain(request: Request) -> list[str]:
     values = [value.decode("latin-1") for name, value in request.headers() if name.lower() == b"x-forwarded-for"]
-    return [one.strip() for one in ",".join(values).split(",") if one.strip()]
+    return [_without_port(one.strip()) for one in ",".join(values).split(",") if one.strip()]
+
+
+def _without_port(text: str) -> str:
+    """Some proxies add the client's port: with it no two connections would be one client's."""
+    match = _WITH_PORT.fullmatch(text)
+    return text if match is None else match["ipv4"] or match["ipv6"]
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
