@@ -31,11 +31,12 @@ def deployment(nodes: int, users: int, *, each_per_s: float, seconds: int, sprea
 
     simulation = Simulation(StoreOracle(POLICY), nodes, (LIMIT,), latency_us=LATENCY_US)
     simulation.arrivals(operations())
+    simulation.forget()
     result = simulation.run(until_us)
     return {
         "nodes": nodes,
         "users": users,
-        "users_seen": len(simulation.buckets),
+        "users_seen": result.users,
         "nodes_per_user": spread,
         "operations": result.operations,
         "calls_per_decision": result.calls_per_decision,

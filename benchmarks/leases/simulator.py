@@ -4,8 +4,9 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from tests.support.lease_node import Node, Outcome, Plan
 
@@ -13,9 +14,13 @@ from cpro.limits.leases import Answer, Limit, Policy, Request
 
 START_US = 1_800_000_000_000_000
 SWEEP_US = 1_000_000
+FORGET_US = 15_000_000
+"""A user who has not come for so long has a full bucket everywhere, and no lease is left."""
 
 
 class Store(Protocol):
+    users: dict[str, Any]
+
     def call(self, now_us: int, request: Request) -> Answer: ...
 
 
@@ -53,11 +58,13 @@ class Bucket:
 @dataclass
 class Result:
     seconds: float
+    users: int = 0
+    """Visits: one who was forgotten and came again counts twice."""
     operations: int = 0
     admitted: int = 0
     ideal: int = 0
     calls: int = 0
-    overshoot_tokens: float = 0.0
+    overshoot_tokens: float = -inf
     in_hand_tokens: float = 0.0
     """Leased and not spent, at the average sweep."""
     calls_by_node: Counter[int] = field(default_factory=Counter)
@@ -90,6 +97,7 @@ class Simulation:
         self.now_us = START_US
         self.nodes = [self._node(number) for number in range(nodes)]
         self.buckets: dict[str, Bucket] = {}
+        self._seen_by: dict[str, set[int]] = {}
         self.result = Result(0.0)
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._number = 0
@@ -122,7 +130,9 @@ class Simulation:
     def operate(self, number: int, user: str) -> None:
         bucket = self.buckets.get(user)
         if bucket is None:
-            bucket = self.buckets[user] = Bucket(self.plan[0])
+            bucket = self.buckets[user] = Bucket(self.plan[0], self.now_us)
+            self._seen_by[user] = set()
+        self._seen_by[user].add(number)
         bucket.asked(self.now_us)
         self.result.operations += 1
         outcome, request = self.nodes[number].operate(user, self.plan, self.now_us * 1000)
@@ -132,14 +142,28 @@ class Simulation:
             self._swept.add((number, user))
             self.at(self.now_us + SWEEP_US, lambda: self._sweep(number, user))
 
+    def forget(self) -> None:
+        """Drop the users who have not come for a while, now and from now on: memory is for those who have."""
+        for name in [name for name, bucket in self.buckets.items() if bucket.at_us < self.now_us - FORGET_US]:
+            self._count(self.buckets.pop(name))
+            self.store.users.pop(name, None)
+            for node in self._seen_by.pop(name):
+                del self.nodes[node].users[name]
+        self.at(self.now_us + FORGET_US, self.forget)
+
+    def _count(self, bucket: Bucket) -> None:
+        self.result.users += 1
+        self.result.ideal += bucket.ideal
+        self.result.overshoot_tokens = max(self.result.overshoot_tokens, bucket.worst / bucket.limit.cost)
+
     def run(self, until_us: int) -> Result:
         while self._events and self._events[0][0] <= until_us:
             self.now_us, _, what = heapq.heappop(self._events)
             what()
         result = self.result
         result.seconds = (until_us - START_US) / 10**6
-        result.ideal = sum(bucket.ideal for bucket in self.buckets.values())
-        result.overshoot_tokens = max(bucket.worst / bucket.limit.cost for bucket in self.buckets.values())
+        for bucket in self.buckets.values():
+            self._count(bucket)
         result.in_hand_tokens /= max(1.0, result.seconds)
         return result
 
