@@ -90,15 +90,14 @@ class OracleTable:
 
     def _base(self, key: tuple[int, str, int], layer: Layer, now_ns: int) -> int:
         arrival = self.arrivals.get(key)
-        if arrival is None and layer.previous_identity:
+        own_ns = max(now_ns if arrival is None else arrival, now_ns)
+        if own_ns - now_ns > layer.full_ns + STALE_NS:
+            own_ns = now_ns + layer.full_ns
+        if layer.previous_identity and (arrival is None or layer.returns):
             before = self.arrivals.get((*key[:2], layer.previous_identity), now_ns)
             used_ns = -(-max(before - now_ns, 0) * layer.full_ns // layer.previous_full_ns)
-            return now_ns + min(used_ns, layer.full_ns)
-        if arrival is None:
-            return now_ns
-        if arrival - now_ns > layer.full_ns + STALE_NS:
-            return now_ns + layer.full_ns
-        return max(arrival, now_ns)
+            return max(own_ns, now_ns + min(used_ns, layer.full_ns))
+        return own_ns
 
     def _repair(self, key: tuple[int, str, int], layer: Layer, now_ns: int) -> None:
         if self.arrivals.get(key, 0) - now_ns > layer.full_ns + STALE_NS:

@@ -308,6 +308,18 @@ def test_a_new_rate_keeps_the_share_that_is_used(world):
     assert world.left() == 5
 
 
+def test_a_burst_that_is_changed_twice_or_changed_back_keeps_the_share_that_is_used(world):
+    small, large = world.limit, Limit(0x4242424242424242, 10_000_000, 3_000_000_000)
+    world.exact(50)
+    for world.limit, left in ((large, 150), (small, 50), (large, 150)):
+        assert world.left() == left
+        world.exact(0)
+    world.exact(135)  # nineteen twentieths of the large one are used now
+    world.limit = small
+    assert world.left() == 5
+    assert world.exact(100).admitted == 5
+
+
 def test_nodes_with_different_rates_admit_no_more_than_the_larger_together(world):
     small, large = Limit(3, 100_000_000, 1_000_000_000), Limit(3, 10_000_000, 1_000_000_000)
     admitted = 0

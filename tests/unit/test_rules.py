@@ -263,3 +263,28 @@ def test_over_a_store_what_has_a_scope_stays_on_the_node():
     rules = compile_rules(limits, Settings().channel, Settings().rpc, extra=additions, has_store=True)
     assert rules.plan("wave", "", "") in rules.leased
     assert rules.plan("vote", "", "") not in rules.leased
+
+
+def test_a_burst_that_was_changed_and_is_changed_back_keeps_what_was_used_of_both(node):
+    n = node(user_command=block(publish=(10, "1h", 100)))
+    assert n.admitted(50, "publish") == 50
+    n.configure(user_command=block(publish=(10, "1h", 200)))
+    assert n.admitted(90, "publish") == 90, "of 200 a half was used"
+    n.configure(user_command=block(publish=(10, "1h", 100)))
+    assert n.admitted(100, "publish") == 5, "of 200 nineteen twentieths were used"
+
+
+def test_a_burst_that_was_changed_back_before_a_user_came_keeps_what_was_used(node):
+    n = node(user_command=block(publish=(10, "1h", 100)))
+    assert n.admitted(60, "publish") == 60
+    for burst in (200, 100):
+        n.configure(user_command=block(publish=(10, "1h", burst)))
+    assert n.admitted(100, "publish") == 40
+
+
+def test_a_reload_that_changes_something_else_keeps_what_a_changed_burst_inherits(node):
+    n = node(user_command=block(publish=(10, "1h", 100)))
+    assert n.admitted(50, "publish") == 50
+    n.configure(user_command=block(publish=(10, "1h", 200)))
+    n.configure(user_command=block(publish=(10, "1h", 200), rpc=(1, "1s")))
+    assert n.admitted(200, "publish") == 100

@@ -13,6 +13,7 @@ cdef struct Bucket:                 # one layer of a plan
     int64_t previous_full_ns
     int block
     int keyed_by
+    bint returns                    # older than its predecessor
 
 
 cdef enum:

@@ -16,6 +16,7 @@ class Layer(NamedTuple):
     full_ns: int
     previous_identity: int = 0
     previous_full_ns: int = 0
+    returns: bool = False
 
 class Plan:
     def __init__(self, layers: Iterable[Layer], dry_run: tuple[bool, bool, bool] = (False, False, False)) -> None: ...

@@ -51,6 +51,8 @@ class Layer(NamedTuple):
     full_ns: int
     previous_identity: int = 0
     previous_full_ns: int = 0
+    returns: bool = False
+    """It was in force before its predecessor was, so that what was used of both counts."""
 
 
 cdef class Plan:
@@ -70,7 +72,7 @@ cdef class Plan:
             if layer.previous_identity and not layer.previous_full_ns:
                 raise ValueError(f"a previous bucket needs its size: {layer}")
             self.layers[place] = Bucket(layer.identity, layer.step_ns, layer.full_ns, layer.previous_identity,
-                                        layer.previous_full_ns, layer.block, layer.keyed_by)
+                                        layer.previous_full_ns, layer.block, layer.keyed_by, layer.returns)
             self.asks_client |= layer.keyed_by == CLIENT
             self.asks_user |= layer.keyed_by == USER
         for block in range(3):
@@ -186,17 +188,18 @@ cdef class BucketTable(BucketFile):
     cdef int64_t _base(self, Probe* probe, const Bucket* layer, int64_t now_ns) noexcept nogil:
         """When the bucket is full again, not before now. An absent one starts with what its predecessor has used."""
         cdef Probe previous
+        cdef int64_t own = now_ns
         if probe.slot != NULL:
-            if probe.tat <= now_ns:
-                return now_ns
-            if probe.tat - now_ns > layer.full_ns + STALE_NS:
-                return now_ns + layer.full_ns
-            return probe.tat
+            own = max(now_ns, probe.tat)
+            if own - now_ns > layer.full_ns + STALE_NS:
+                own = now_ns + layer.full_ns
+            if not layer.returns:
+                return own
         if layer.previous_identity != 0:
             place_probe(&previous, self.slots, self.groups, hashing.mix(probe.entity ^ layer.previous_identity))
             if find(&previous) != NULL and previous.tat > now_ns:
-                return now_ns + share(previous.tat - now_ns, layer.full_ns, layer.previous_full_ns)
-        return now_ns
+                own = max(own, now_ns + share(previous.tat - now_ns, layer.full_ns, layer.previous_full_ns))
+        return own
 
     cdef int _judge(self, Probe* probes, Plan plan, int64_t now_ns) noexcept nogil:
         """Ask the blocks in turn, up to the first refusal, without spending."""

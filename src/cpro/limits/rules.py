@@ -74,14 +74,14 @@ class Leased:
 
 @dataclass(frozen=True)
 class Rules:
-    """The whole table. `full_ns` remembers every bucket's size for the next reload."""
+    """The whole table. `past` remembers what every bucket was, for the next reload."""
 
     rules: dict[str, Rule]
     own_rules: dict[str, Rule]
     """The same with only what is explicitly set for the operation: neither `default` nor `total`."""
     channel: Channel
     rpc: Rpc
-    full_ns: dict[tuple[str, ...], tuple[int, int]] = field(repr=False)
+    past: dict[tuple[str, ...], "_Past"] = field(repr=False)
     layers: dict[Plan, "_Layers"] = field(repr=False)
     """What the plans of scoped operations are made of."""
     leased: dict[Plan, Leased] = field(repr=False)
@@ -146,6 +146,18 @@ def compile_rules(
     return _Compiler(limits, additions, previous, has_store).compile(channel, rpc, (*OPERATIONS, *additions))
 
 
+class _Past(NamedTuple):
+    """One bucket's identity now, and the one before its burst was changed last."""
+
+    own: int
+    full_ns: int
+    seen: frozenset[int]
+    """All identities since the service started."""
+    previous: int = 0
+    previous_full_ns: int = 0
+    returns: bool = False
+
+
 class _Layers(NamedTuple):
     """A plan taken apart: the operation's own buckets, and those it shares with others."""
 
@@ -173,8 +185,8 @@ class _Compiler:
         self._connects = {"connect", *(addition.name for addition in additions.values() if addition.is_connect)}
         client, user, redis = (limits.dry_run or block.dry_run for block in self._blocks)
         self._dry_run = (client, user, redis)
-        self._before = previous.full_ns if previous else {}
-        self._full_ns: dict[tuple[str, ...], tuple[int, int]] = {}
+        self._before = previous.past if previous else {}
+        self._past: dict[tuple[str, ...], _Past] = {}
         self._taken_apart: dict[Plan, _Layers] = {}
 
     def compile(self, channel: Channel, rpc: Rpc, kinds: Iterable[str]) -> Rules:
@@ -184,7 +196,7 @@ class _Compiler:
             own_rules={kind: self._rule(kind, rpc, own_only=True) for kind in kinds},
             channel=channel,
             rpc=rpc,
-            full_ns=self._full_ns,
+            past=self._past,
             layers=self._taken_apart,
             leased=self._leased,
         )
@@ -268,19 +280,27 @@ class _Compiler:
         # where burst is the rate, that time is the interval and the share used survives a new rate by itself.
         words = name if burst == bucket.rate else (*name, f"{burst}/{bucket.rate}")
         own = identity(*words)
-        self._full_ns[name] = (own, full_ns)
         self._stored_as[own] = identity(*name)  # the store rescales by itself when a burst changes
-        before, before_full_ns = self._before.get(name, (own, full_ns))
-        inherits = before != own
+        past = self._past[name] = _succeed(self._before.get(name), own, full_ns)
         return Layer(
             block=number,
             keyed_by=_KEYED_BY[number],
             identity=own,
             step_ns=step_ns,
             full_ns=full_ns,
-            previous_identity=before if inherits else 0,
-            previous_full_ns=before_full_ns if inherits else 0,
+            previous_identity=past.previous,
+            previous_full_ns=past.previous_full_ns,
+            returns=past.returns,
         )
+
+
+def _succeed(before: _Past | None, own: int, full_ns: int) -> _Past:
+    """A reload that changes something else does not end what a bucket inherits: users may not have come back yet."""
+    if before is None:
+        return _Past(own, full_ns, frozenset((own,)))
+    if before.own == own:
+        return before._replace(full_ns=full_ns)
+    return _Past(own, full_ns, before.seen | {own}, before.own, before.full_ns, returns=own in before.seen)
 
 
 def _overrides(
