@@ -154,3 +154,19 @@ def test_what_the_node_refuses_costs_no_token_in_hand(tmp_path, is_troubled):
         assert door.codes == [1 | 1 << 4, 2, 2]
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("is_troubled", [False, True])
+def test_a_token_in_hand_beside_a_bucket_of_the_node_in_dry_run_is_spent_and_recorded(tmp_path, is_troubled):
+    async def scenario(bench: Bench) -> None:
+        own = limits("client_command", publish=(1, "1h"))["client"]["rate_limit"]
+        own["client_command"]["dry_run"] = True
+        door = Door(bench, tmp_path, on_store_error="deny", **own)
+        door.lease("publish", 3)
+        bench.leaser.is_troubled = is_troubled
+        leased = door.rules.leased[door.rules.plan("publish", "news", "")]
+        assert await door.ask_often(2) == [OK, Verdict.DRY_RUN]
+        assert bench.tokens(leased) == [1]
+        assert door.codes == [1 | 1 << 4, 3 | 1 << 4]
+
+    run(tmp_path, scenario)

@@ -22,7 +22,8 @@ def _verdict(code: int) -> Verdict:
     return Verdict.DRY_RUN if refused_in_dry_run else Verdict.ADMITTED
 
 
-_VERDICTS = tuple(_verdict(code) for code in range(64))
+VERDICTS = tuple(_verdict(code) for code in range(64))
+"""By the table's answer."""
 _ADMITTED, _REFUSED = Verdict.ADMITTED, Verdict.REFUSED
 
 
@@ -80,13 +81,13 @@ class Gate:
             return _ADMITTED
         code = self._table.charge(plan, operation.client, user, kind, now_ns)
         self._count(code)
-        verdict = _VERDICTS[code]
+        verdict = VERDICTS[code]
         return self._refuse(operation) if verdict is _REFUSED else verdict
 
     def _conclude(self, operation: Operation, code: int) -> Verdict:
         """The same for a gate that puts its answer together itself."""
         self._count(code)
-        verdict = _VERDICTS[code]
+        verdict = VERDICTS[code]
         return self._refuse(operation) if verdict is _REFUSED else verdict
 
     @staticmethod

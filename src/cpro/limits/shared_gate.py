@@ -11,7 +11,7 @@ from cpro._fast.buckets import REFUSED, BucketTable, Plan
 from cpro._fast.leasetable import EMPTY, SPENT, SPENT_DUE, LeaseTable
 from cpro.clock import boot_ns
 from cpro.config.model import RateLimit
-from cpro.limits.gate import USER, Gate
+from cpro.limits.gate import USER, VERDICTS, Gate
 from cpro.limits.leaser import Leaser, Outcome
 from cpro.limits.rules import Leased, Rules
 from cpro.operation import Operation, Verdict
@@ -54,9 +54,17 @@ class SharedGate(Gate):
         if leased is None or not user or user in self._exempt or self._leaser.is_troubled:
             return super().charge(operation, now_ns, own_only=own_only)
         got = self._leases.spend(leased.plan, user, USER, now_ns)
-        if got == SPENT and leased.is_all:  # the way of nearly everybody
-            self._count(_ADMITTED)
-            return _GO
+        if got == SPENT:  # the way of nearly everybody
+            if leased.is_all:
+                self._count(_ADMITTED)
+                return _GO
+            code = self._table.charge(leased.local, operation.client, user, USER, now_ns)
+            if not REFUSED[code]:
+                code = (code & 0b1111) | _ADMITTED
+                self._count(code)
+                return VERDICTS[code]
+            self._leases.give_back(leased.plan, user, USER, now_ns)
+            return self._conclude(operation, code)
         return self._charge_own(got, leased, leased.local, operation, user, USER, now_ns)
 
     def _charge(self, plan: Plan, operation: Operation, now_ns: int) -> Verdict | None:
