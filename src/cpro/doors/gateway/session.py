@@ -157,6 +157,8 @@ class State(Enum):
     REFUSED = 3
 
 
+_NEW, _CONNECTING, _OPEN, _REFUSED = State  # looking up an enum's member shows in a command's cost
+
 PASSED = Reply(b"")
 """Centrifugo has answered, and the client has it already."""
 
@@ -178,7 +180,7 @@ class Session:
     ) -> None:
         """`connection` is what the gateway calls it, `about` is for its observer, `clock` is `clock.boot_ns`, `address`
         the client's, `header_user` whom a trusted header names."""
-        self.state = State.NEW
+        self.state = _NEW
         self.connection = connection
         self.about = about
         self.client = ""
@@ -211,10 +213,10 @@ class Session:
 
     def on_message(self, payload: bytes) -> None:
         """A whole message of the client."""
-        if self.state is State.REFUSED:
+        if self.state is _REFUSED:
             return
         commands = parse_commands(payload, self.protobuf)
-        if self._is_asking or self.state is State.CONNECTING:
+        if self._is_asking or self.state is _CONNECTING:
             self._pinged_ns = 0
             self._waiting().append((payload, commands, 0))
             before, self._queued_bytes = self._queued_bytes, self._queued_bytes + len(payload)
@@ -229,7 +231,7 @@ class Session:
         self._is_taking = True
         for place in range(start, len(commands)):
             self._decide(rules, commands[place], payload, now_ns)
-            if self._is_asking or self.state is State.CONNECTING or self.state is State.REFUSED:
+            if self._is_asking or self.state is _CONNECTING or self.state is _REFUSED:
                 if place + 1 < len(commands):
                     self._waiting().appendleft((payload, commands, place + 1))
                 break
@@ -248,14 +250,14 @@ class Session:
 
     def _proceed(self) -> None:
         """Take what has waited, as far as that goes."""
-        while (queue := self._queue) and not self._is_asking and self.state is not State.CONNECTING:
+        while (queue := self._queue) and not self._is_asking and self.state is not _CONNECTING:
             payload, commands, start = queue.popleft()
             if not queue:
                 self._queue = None
             before, self._queued_bytes = self._queued_bytes, self._queued_bytes - (0 if start else len(payload))
             if before > WAITING_LIMIT_BYTES >= self._queued_bytes:
                 self._wire.go_on()
-            if self.state is State.REFUSED:
+            if self.state is _REFUSED:
                 continue
             self._take(payload, commands, start)
 
@@ -263,9 +265,9 @@ class Session:
         kind = self._kind(command)
         if command.fault:
             self._on_fault(command, payload)
-        elif kind == "connect" and self.state is State.NEW:
+        elif kind == "connect" and self.state is _NEW:
             self._connect(rules, command, payload, now_ns)
-        elif self.state is not State.OPEN or kind in UNCOUNTED:
+        elif self.state is not _OPEN or kind in UNCOUNTED:
             if kind == "pong":
                 self.on_ponged(now_ns)
             self._admitted.append(command)
@@ -333,7 +335,7 @@ class Session:
     # -- the connect
 
     def _connect(self, rules: Rules, command: Command, payload: bytes, now_ns: int) -> None:
-        self.state, self.connect = State.CONNECTING, command
+        self.state, self.connect = _CONNECTING, command
         self._claim = claim = rules.claim(command.token) if command.token else None
         is_known = claim is not None and claim.is_verified
         user = claim.user if claim is not None and is_known else ""
@@ -375,14 +377,14 @@ class Session:
         """The end of a connect: refused by us (it has a body), refused by Centrifugo, or good."""
         command, self.connect = self.connect, None
         assert command is not None, "a connect ends once"  # noqa: S101
-        if self.state is State.REFUSED:  # it was closed meanwhile
+        if self.state is _REFUSED:  # it was closed meanwhile
             return
         if reply.body:
-            self.state = State.REFUSED
+            self.state = _REFUSED
             self._queue = None
             self._wire.refuse_connect(build_answer(command.id, reply, protobuf=self.protobuf))
             return
-        self.state = State.OPEN if isinstance(reply, Established) else State.NEW
+        self.state = _OPEN if isinstance(reply, Established) else _NEW
         self._wire.let_through()
         if isinstance(reply, Established):
             self._rules().observer.on_open(self, command, reply.said)
@@ -449,15 +451,15 @@ class Session:
     # -- errors, and the end
 
     def _on_error(self, code: int) -> None:
-        if code == INTERNAL_ERROR or self.state is not State.OPEN:
+        if code == INTERNAL_ERROR or self.state is not _OPEN:
             return
         if not self._rules().take_error(self._errors, self._clock()):
-            self.state = State.REFUSED
+            self.state = _REFUSED
             self._wire.disconnect(*TOO_MANY_ERRORS)
 
     def on_closed(self, code: int, reason: str) -> None:
         """Both legs are closing: what is still owed will not come."""
-        self.state = State.REFUSED
+        self.state = _REFUSED
         gone = Reply(b"", disconnect=code)
         establish, self._establish = self._establish, None
         if establish is not None:
