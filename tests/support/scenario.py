@@ -79,8 +79,9 @@ def token_for(user: str, seconds: int) -> str:
 async def play(kind: str, tap: Wiretap, api: Api, way: Way, tag: str) -> None:
     """`tag` names this showing, in the channels it uses."""
     options: dict = {"data": way.data}
-    if way.by_token:  # it expires in the middle
-        options |= {"token": token_for("ann", 2), "next_token": token_for("ann", 3600)}
+    if way.by_token:  # it expires in the middle, though not before node is up
+        seconds = 5 if kind.startswith("js") else 3
+        options |= {"token": token_for("ann", seconds), "next_token": token_for("ann", 3600)}
     async with open_sdk(kind, tap.url, **options) as sdk:
         await Showing(sdk, tap, api, tag).play()
 

@@ -65,6 +65,7 @@ class Wiretap:
         self.aim(target)
         self.takes: list[Take] = []
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task] = set()
         self._may_pass = asyncio.Event()
         self._may_pass.set()
 
@@ -74,7 +75,7 @@ class Wiretap:
         self._host, self._port, self._path = address.hostname, address.port, address.path
 
     async def __aenter__(self) -> "Wiretap":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self._own_port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -92,6 +93,8 @@ class Wiretap:
         for writer in list(self._open):
             writer.transport.abort()
         await self._server.wait_closed()
+        if self._serving:
+            await asyncio.wait(self._serving)
 
     async def while_cut(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
         """Break all connections; new ones get no further until `meanwhile` is over."""
@@ -100,6 +103,12 @@ class Wiretap:
             writer.transport.abort()
         await meanwhile()
         self._may_pass.set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        await self._serve(reader, writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
