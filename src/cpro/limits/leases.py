@@ -73,7 +73,8 @@ class Limit:
         self.chunk: Final = max(1, min(pause_ns // step_ns, tokens // 2))
         """What refills between two asks of an empty bucket. Half of a small one: what refills before somebody asks must
         find room, or it would be lost."""
-        is_small = self.chunk * step_ns < pause_ns * 4 // 5
+        fits = tokens * (step_ns // common) * _PARTS <= _MOST_UNITS
+        is_small = self.chunk * step_ns < pause_ns * 4 // 5 and fits  # one of millions of tokens is not, however slow
         takes_turns = tokens < _TAKES_TURNS
         self.stream_ns: Final = max(pause_ns, _STREAM_STEPS * step_ns) << takes_turns if is_small else 0
         """How long a stream lasts; 0 where a chunk takes long enough for an empty bucket not to be asked too often."""
