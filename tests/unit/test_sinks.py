@@ -263,14 +263,13 @@ def test_a_fault_of_cpros_own_costs_a_pause_and_no_row(rows, tmp_path, monkeypat
 
 def test_damaged_rows_are_skipped_and_counted(rows, tmp_path):
     sink = RecordingSink()
-    record(rows, 0, 10)
+    record(rows, 1_000_000, 1_000_010)
     path = next(rows.folder.iterdir())
-    data = path.read_bytes()
-    at = data.index(b"\x015")  # the row of user 5: length and text
+    at = path.read_bytes().index(b"\x071000005")  # the row of a user: length and text
     with path.open("r+b") as file:
         file.seek(at)
-        file.write(b"\x01X")
+        file.write(b"\x07X")
     with shipping(tmp_path, sinks={"clickhouse": sink}) as one:
         assert soon(lambda: len(sink.users()) == 9)
         assert one.tallies["clickhouse"].errors == 1
-    assert "5" not in sink.users()
+    assert "1000005" not in sink.users()
