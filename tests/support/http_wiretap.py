@@ -81,8 +81,6 @@ class HttpWiretap(Wiretap):
         return Take(frames=[*frames, ("server", opcode, stream.content)])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
-        await self._may_pass.wait()
         far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
         self._open.add(far_writer)
         owed: deque[Exchange] = deque()

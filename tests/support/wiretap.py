@@ -108,11 +108,12 @@ class Wiretap:
         task = asyncio.current_task()
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
-        await self._serve(reader, writer)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         await self._may_pass.wait()
+        if self._server.is_serving():
+            await self._serve(reader, writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
         self._open.add(far_writer)
         take = Take()
