@@ -28,8 +28,10 @@ C_FLAGS += ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer"] if DEBUG else ["
 if SANITIZE:
     C_FLAGS += ["-fsanitize=address,undefined,fuzzer-no-link", "-fno-sanitize-recover=undefined"]
 
+C_FLAGS_OF = {} if DEBUG else {"columns": ["-O3"]}  # a tenth less of its time, by benchmarks.analytics
+
 extensions = [
-    Extension(f"cpro._fast.{source.stem}", [str(source)], extra_compile_args=C_FLAGS)
+    Extension(f"cpro._fast.{source.stem}", [str(source)], extra_compile_args=C_FLAGS + C_FLAGS_OF.get(source.stem, []))
     for source in sorted(Path("src/cpro/_fast").glob("*.pyx"))
 ]
 

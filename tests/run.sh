@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need and runs them: Debian packages where they are missing, a virtual environment in .venv.
-# Arguments go to pytest. Most tests wait for somebody, so three at a time take little from each other (CPRO_TEST_JOBS).
+# Arguments go to pytest. Most tests wait for somebody, so four at a time take little from each other (CPRO_TEST_JOBS).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -21,4 +21,4 @@ fi
 if command -v npm >/dev/null && command -v centrifugo >/dev/null; then
     npm install --silent --no-audit --no-fund --prefix tests/e2e/js
 fi
-exec .venv/bin/python -m pytest -n "${CPRO_TEST_JOBS:-3}" --dist worksteal "$@"
+exec .venv/bin/python -m pytest -n "${CPRO_TEST_JOBS:-4}" --dist worksteal "$@"
