@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -274,7 +275,13 @@ def run(scenario: Coroutine[Any, Any, Result]) -> Result:
             assert asyncio.all_tasks() == {asyncio.current_task()}
             assert _sockets() <= before
 
-    return uvloop.run(main())
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    try:
+        return runner.run(main())
+    finally:  # where a test has left a connection open, uvloop may wait for it for ever, deaf to signals
+        closing = threading.Thread(target=runner.close, daemon=True)
+        closing.start()
+        closing.join(20)
 
 
 def _sockets() -> int:

@@ -25,6 +25,8 @@ from cpro.limits.waiting import Waiter, Waiting
 BUSY_RETRY_S = 0.003
 """When to look again after another worker was found asking about the same bucket."""
 SWEEP_S, SWEEP_USERS = 0.05, 2000
+PRESSED_NS = 1_000_000_000
+"""How long it is remembered that operations were refused unasked, though nothing is in hand."""
 """Every so often so many users are looked at for leases to renew or give back."""
 LEAVE_S, LEAVE_AGAIN_S = 1.0, 0.01
 """Longest that a stop waits for leases to be taken back; how often it looks whether requests in its way have ended."""
@@ -55,6 +57,7 @@ class _User:
     """What runs low and should be refilled before somebody has to wait."""
     refused: dict[Leased, int] = field(default_factory=dict)
     """How many were, unasked, since the store was asked last; where a bucket may stream."""
+    refused_ns: int = -PRESSED_NS
     flight: Flight | None = None
     is_queued: bool = False
     retry: asyncio.TimerHandle | None = None
@@ -140,11 +143,11 @@ class Leaser:
         self._waiting.add(waiter)
         self._queue(user)
 
-    def on_refused(self, name: str, kind: int, leased: Leased) -> None:
+    def on_refused(self, name: str, kind: int, leased: Leased, now_ns: int) -> None:
         """An operation was refused unasked, of a plan that may have streams."""
-        user = self._users.get((kind, name))
-        if user is not None:
-            user.refused[leased] = user.refused.get(leased, 0) + 1
+        user = self._user(name, kind)
+        user.refused[leased] = user.refused.get(leased, 0) + 1
+        user.refused_ns = now_ns
 
     def refill(self, name: str, kind: int, leased: Leased) -> None:
         """What is in hand runs low: get more before somebody has to wait."""
@@ -298,7 +301,7 @@ class Leaser:
             flight = self._tidy(user, now_ns)
             if flight is not None:
                 flights.append(flight)
-            if user.lines or user.flight is not None:
+            if user.lines or user.flight is not None or now_ns - user.refused_ns < PRESSED_NS:
                 self._to_sweep.append(key)
             else:
                 del self._users[key]

@@ -96,7 +96,7 @@ class SharedGate(Gate):
             return self._conclude(operation, code)
         if got == EMPTY:
             if leased.may_stream:
-                self._leaser.on_refused(user, kind, leased)
+                self._leaser.on_refused(user, kind, leased, now_ns)
             return self._settle(plan, operation, user, kind, now_ns, self._refused)
         if self._leaser.is_away(user, kind):
             return self._without_store(leased, operation, user, kind, now_ns)
