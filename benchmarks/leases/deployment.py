@@ -10,6 +10,7 @@ from tests.oracle.leases import StoreOracle
 
 from benchmarks.leases.cost import LIMIT, POLICY
 from benchmarks.leases.simulator import START_US, Simulation
+from cpro.limits.leases import Limit
 
 LATENCY_US = 2000
 
@@ -45,3 +46,20 @@ def deployment(nodes: int, users: int, *, each_per_s: float, seconds: int, sprea
         "in_hand_tokens": result.in_hand_tokens,
         "most_demand_per_s": total_per_s / sums[-1],
     }
+
+
+def of_one_user(rate: int, burst: int, nodes: int, per_s: float, seconds: int = 20, idle: int = 0) -> Simulation:
+    """`per_s` operations a second of one user, spread over the nodes, 0.5 ms to the store and back; then idle ones."""
+    step_ns = -(-(10**9) // rate)
+    simulation = Simulation(StoreOracle(POLICY), nodes, (Limit(0x4141414141414141, step_ns, burst * step_ns),))
+    random, until_us = Random(3), START_US + seconds * 10**6
+
+    def operations() -> Iterator[tuple[int, int, str]]:
+        now_us = START_US
+        while now_us < until_us:
+            now_us += max(1, int(random.expovariate(per_s) * 10**6))
+            yield now_us, random.randrange(nodes), "user"
+
+    simulation.arrivals(operations())
+    simulation.run(until_us + idle * 10**6)
+    return simulation

@@ -1,9 +1,7 @@
 """The holder's arithmetic, and what it achieves in a simulated deployment: progress, calls, stranded tokens."""
 
-from random import Random
-
 import pytest
-from benchmarks.leases.simulator import START_US, Simulation
+from benchmarks.leases.deployment import of_one_user
 
 from cpro.limits.leases import (
     NOBODY,
@@ -20,7 +18,6 @@ from cpro.limits.leases import (
     target,
 )
 from cpro.limits.redis_store import pack_request
-from tests.oracle.leases import StoreOracle
 
 POLICY = Policy()
 HOLDER = bytes(range(16))
@@ -153,29 +150,13 @@ def test_totals_that_grow_too_large_begin_anew():
     assert (ask.spent, ask.start != 1, ask.sequence) == (0, True, 1)
 
 
-def simulate(rate: int, burst: int, nodes: int, per_s: float, seconds: int = 20, idle: int = 0) -> Simulation:
-    step_ns = -(-SECOND_NS // rate)
-    simulation = Simulation(StoreOracle(POLICY), nodes, (Limit(0x4141414141414141, step_ns, burst * step_ns),))
-    random, now_us = Random(3), START_US
-
-    def arrivals():
-        nonlocal now_us
-        while now_us < START_US + seconds * 10**6:
-            now_us += max(1, int(random.expovariate(per_s) * 10**6))
-            yield now_us, random.randrange(nodes), "user"
-
-    simulation.arrivals(arrivals())
-    simulation.run(START_US + (seconds + idle) * 10**6)
-    return simulation
-
-
 @pytest.mark.parametrize(
     ("rate", "burst", "nodes", "per_s"),
     [(60, 60, 1, 61), (60, 60, 1, 500), (60, 60, 4, 61), (60, 60, 4, 500), (10, 10, 10, 50), (20, 100, 4, 30),
      (500, 1000, 3, 1000), (200, 200, 2, 3000)],
 )  # fmt: skip
 def test_demand_above_the_limit_gets_95_percent_of_it_and_every_node_a_part(rate, burst, nodes, per_s):
-    result = simulate(rate, burst, nodes, per_s, 10 if per_s > 1000 else 20).result
+    result = of_one_user(rate, burst, nodes, per_s, 10 if per_s > 1000 else 20).result
     assert result.share_of_ideal >= 0.95
     assert result.overshoot_tokens <= 0
     assert min(result.admitted_by_node.values()) >= 0.25 * result.admitted / nodes
@@ -185,19 +166,19 @@ def test_demand_above_the_limit_gets_95_percent_of_it_and_every_node_a_part(rate
     ("rate", "burst", "nodes", "per_s"), [(100, 10, 1, 500), (100, 50, 4, 500), (100, 1, 1, 500), (10, 2, 3, 50)]
 )
 def test_small_bursts_get_85_percent(rate, burst, nodes, per_s):
-    result = simulate(rate, burst, nodes, per_s, 10).result
+    result = of_one_user(rate, burst, nodes, per_s, 10).result
     assert result.share_of_ideal >= 0.85
     assert result.overshoot_tokens <= 0
 
 
 @pytest.mark.parametrize("nodes", [1, 4])
 def test_demand_below_the_limit_is_admitted(nodes):
-    assert simulate(60, 60, nodes, 40).result.share_of_ideal >= 0.99
+    assert of_one_user(60, 60, nodes, 40).result.share_of_ideal >= 0.99
 
 
 @pytest.mark.parametrize(("rate", "nodes"), [(60, 1), (60, 4), (1000, 2), (1, 2)])
 def test_an_abusive_user_costs_less_than_five_calls_a_second_and_node(rate, nodes):
-    result = simulate(rate, rate, nodes, 3000, 15).result
+    result = of_one_user(rate, rate, nodes, 3000, 15).result
     assert max(result.calls_by_node.values()) <= 5 * 15
     assert result.share_of_ideal >= 0.95
 
@@ -209,7 +190,7 @@ def test_an_abusive_user_costs_less_than_five_calls_a_second_and_node(rate, node
 )
 def test_a_small_bucket_that_is_not_hammered_is_asked_when_half_of_it_is_there(rate, burst, per_s, nodes):
     seconds = 15
-    result = simulate(rate, burst, nodes, per_s, seconds).result
+    result = of_one_user(rate, burst, nodes, per_s, seconds).result
     most_per_s = max(4, rate / max(1, burst // 2))
     assert max(result.calls_by_node.values()) <= 1.2 * most_per_s * seconds
     assert result.share_of_ideal >= (0.85 if burst < rate else 0.95)
@@ -217,6 +198,6 @@ def test_a_small_bucket_that_is_not_hammered_is_asked_when_half_of_it_is_there(r
 
 
 def test_idle_users_leave_nothing_stranded():
-    simulation = simulate(60, 60, 2, 40, 3, idle=8)
+    simulation = of_one_user(60, 60, 2, 40, 3, idle=8)
     (bucket,) = simulation.store.users["user"].values()
     assert bucket.out() == 0

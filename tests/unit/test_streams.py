@@ -8,13 +8,13 @@ from collections import Counter
 from random import Random
 
 import pytest
+from benchmarks.leases.deployment import of_one_user
 from benchmarks.leases.simulator import START_US
 
 from cpro.limits.leases import Lease, Limit, Policy, longest_ns
 from tests.oracle.leases import StoreOracle
 from tests.services.test_lease_system import overshoot_units
 from tests.support.lease_node import Node
-from tests.unit.test_leases import simulate
 
 POLICY = Policy()
 NOW_NS = 10**13
@@ -93,7 +93,7 @@ def test_however_demand_comes_and_goes_no_token_is_too_many(step_ns, burst, is_t
 @pytest.mark.parametrize("nodes", [1, 2, 3])
 @pytest.mark.parametrize(("rate", "burst"), [(1000, 100), (1000, 20), (100, 25), (100, 10), (20, 4), (20, 2)])
 def test_under_a_hammer_a_small_bucket_is_asked_five_times_a_second_and_gives_nearly_all(rate, burst, nodes):
-    result = simulate(rate, burst, nodes, 5 * nodes * rate, 4 if rate > 100 else 12).result
+    result = of_one_user(rate, burst, nodes, 5 * nodes * rate, 4 if rate > 100 else 12).result
     assert result.share_of_ideal >= 0.85
     assert max(result.calls_by_node.values()) <= 5.5 * result.seconds + 4
     assert result.overshoot_tokens <= 0
@@ -124,4 +124,4 @@ def test_a_stream_never_holds_more_than_its_room():
 
 
 def test_a_user_below_the_limit_is_streamed_nothing():
-    assert simulate(100, 10, 3, 60, 10).result.share_of_ideal >= 0.96
+    assert of_one_user(100, 10, 3, 60, 10).result.share_of_ideal >= 0.96
