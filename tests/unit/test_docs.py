@@ -26,12 +26,13 @@ def fenced(text: str, language: str) -> list[str]:
 
 
 def test_the_readmes_configuration_loads_without_a_fault_or_warning(tmp_path):
-    example, analytics = fenced(README, "yaml")
+    example, gateway, analytics = fenced(README, "yaml")
     path = tmp_path / "cpro.yaml"
-    path.write_text(example + analytics)
+    path.write_text(example + gateway + analytics)
     loaded = load(str(path), {})
     assert loaded.warnings == []
     assert loaded.settings.client.rate_limit.user_command.operations["publish"].buckets[1].rate == 100
+    assert loaded.settings.gateway.enabled
 
 
 def test_the_readmes_centrifugo_configuration_is_what_the_command_prints(tmp_path):
