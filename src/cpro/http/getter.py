@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from cpro._fast.http1 import Request, RequestParser
 from cpro.http.client import Failure, HttpClient, Response
+from cpro.http.made import make_get
 
 _HEADERS: Final = b"User-Agent: cpro\r\nAccept: application/json\r\n"
-_LIMIT_BYTES: Final = 1024
 
 
 class Getter:
@@ -18,7 +17,7 @@ class Getter:
         """`url` is any of the server's."""
         parts = urlsplit(url)
         self._route = client.route([f"{parts.scheme}://{parts.netloc}/"], may_repeat=True)
-        self._request = _bare_request()
+        self._request = make_get()
 
     def get(self, url: str, hear: Callable[[bytes | None], object]) -> None:
         """Ask for another of its URLs; `hear` is called later, with None for anything but a 200."""
@@ -31,12 +30,3 @@ class Getter:
 
         target = urlsplit(url).path or "/"
         self._route.at(target.encode(), _HEADERS, b"GET").send(self._request, on_done)
-
-
-def _bare_request() -> Request:
-    parser = RequestParser(_LIMIT_BYTES, 0)
-    parser.feed(b"GET / HTTP/1.1\r\nHost: cpro\r\n\r\n")
-    request = parser.next_request()
-    if request is None:
-        raise AssertionError("a whole request was fed")
-    return request

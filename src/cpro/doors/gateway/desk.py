@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from cpro._fast.http1 import Request
 from cpro.doors.gateway.emulation import (
     OCTETS,
+    PATH,
     Owner,
     Post,
     build_post,
@@ -109,7 +110,7 @@ class Desk:
         return self._take_from_peer(request, connection, may_go_on=False)
 
     def _take_from_peer(self, request: Request, connection: Connection, *, may_go_on: bool) -> Reply | None:
-        if not request.is_post or request.path != b"/emulation":
+        if not request.is_post or request.path != PATH:
             return Reply(b"", status=UNKNOWN_NODE)
         try:
             post = read_post(request.body, protobuf=True)

@@ -12,6 +12,7 @@ from cpro._fast.crowd import REFUSED, Crowd
 from cpro._fast.http1 import Request
 from cpro.clock import boot_ns
 from cpro.config.model import Gateway
+from cpro.doors.gateway import emulation
 from cpro.doors.gateway.books import Books
 from cpro.doors.gateway.deflate import Deflating, Inflating, negotiate
 from cpro.doors.gateway.desk import Desk
@@ -44,7 +45,6 @@ BAD_REQUEST = status_reply(400)
 SERVICE_UNAVAILABLE = status_reply(503)
 WEBSOCKET: Final = b"/connection/websocket"
 ONE_WAY_WEBSOCKET: Final = b"/connection/uni_websocket"
-EMULATION: Final = b"/emulation"
 PROTOBUF: Final = b"centrifuge-protobuf"
 JSON: Final = b"centrifuge-json"
 MOST_SERVER_MESSAGE_BYTES: Final = 64 * 1024 * 1024
@@ -143,7 +143,7 @@ class GatewayDoor:
             return self._open_websocket(request, connection)
         if request.path == ONE_WAY_WEBSOCKET:
             return self._open_one_way(request, connection)
-        if request.path == EMULATION:
+        if request.path == emulation.PATH:
             return self._streams.take_post(request, connection)
         way = WAYS.get(request.path)
         if way is not None:

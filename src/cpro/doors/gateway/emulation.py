@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from cpro._fast.emulation import build_emulation, parse_emulation
 from cpro.doors.seal import Seal
 
+PATH: Final = b"/emulation"
 OCTETS: Final = b"application/octet-stream"
 """Content type of a post in Protobuf; any other is JSON."""
 _NODE: Final = "node"  # purpose of the seal

@@ -6,6 +6,10 @@ from typing import Final, Protocol
 STALL_S: Final = 10.0
 """How long a client may leave unread what its connection doesn't take any more. Centrifugo gives up sooner, but nobody
 hears of that while nothing is read of its leg."""
+REFUSED_GRACE_S: Final = 1.0
+"""How long a client that was refused may take to read so before its connection ends."""
+GONE: Final = 3000
+"""Centrifugo's code for a connection that ended without a code; never sent."""
 UNREAD_WAIT_S: Final = 5.0
 """How long it may take to read what it was sent last."""
 

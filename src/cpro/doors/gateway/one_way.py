@@ -7,8 +7,6 @@ from collections.abc import Callable
 from typing import Final
 
 from cpro._fast.http1 import build_status
-from cpro._fast.replies import Reply as Said
-from cpro._fast.replies import build_connect
 from cpro._fast.wsframe import TEXT, build_frame
 from cpro.doors.gateway.dialects import TOO_MANY_REQUESTS, OneWay, read_connect
 from cpro.doors.gateway.websocket import WebSocketTap
@@ -45,6 +43,12 @@ class OneWayTap(WebSocketTap):
     def _hear(self, payload: bytes) -> None:
         super()._hear(_dialect.replies(payload))
 
+    def _replies_of(self, payload: bytes) -> bytes:
+        return _dialect.replies(payload)
+
+    def _payload_of(self, replies: bytes) -> bytes:
+        return _dialect.content(replies)
+
     # -- what the session wants
 
     def forward(self, payload: bytes) -> None:
@@ -53,15 +57,6 @@ class OneWayTap(WebSocketTap):
             dial()
         else:
             super().forward(_dialect.request(payload))
-
-    def on_let_in(self, said: Said, data: bytes | None) -> None:
-        if data is None:
-            return
-        assert self._judged is not None, "it is held until it is judged"  # noqa: S101
-        place, payload = self._judged
-        replies = _dialect.replies(payload)
-        content = replies[: said.start] + build_connect(said, data=data) + replies[said.end :]
-        self._held[place] = build_frame(TEXT, _dialect.content(content))
 
     def refuse_connect(self, reply: bytes) -> None:
         if self._is_open:

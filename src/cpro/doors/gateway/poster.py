@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cpro._fast.http1 import Response
+from cpro.doors.gateway.emulation import PATH
 from cpro.http.client import Failure, HttpClient, Route
 from cpro.http.endpoints import Origin
 from cpro.http.made import make_post
@@ -14,7 +15,7 @@ CONNECT_TIMEOUT_S: Final = 2.0
 MAX_IDLE_S: Final = 20.0
 """Centrifugo closes connections that are idle for 30 s: none is used that is about to be."""
 MOST_REPLY_BYTES: Final = 64 * 1024
-PATH: Final = "/emulation"
+_PATH: Final = PATH.decode()
 NO_ANSWER: Final = 0
 TIMED_OUT: Final = 1
 
@@ -30,11 +31,11 @@ class Poster:
         self._routes: dict[str, Route] = {}  # as many as there are servers of Centrifugo's, workers and nodes of ours
 
     def to_centrifugo(self, origin: Origin, body: bytes, content_type: bytes, hear: Hear) -> None:
-        self._post(f"{origin}{PATH}", body, content_type, hear)
+        self._post(f"{origin}{_PATH}", body, content_type, hear)
 
     def to_peer(self, address: str, body: bytes, content_type: bytes, hear: Hear) -> None:
         """`address` is host:port of one of us."""
-        self._post(f"http://{address}{PATH}", body, content_type, hear)
+        self._post(f"http://{address}{_PATH}", body, content_type, hear)
 
     def _post(self, url: str, body: bytes, content_type: bytes, hear: Hear) -> None:
         route = self._routes.get(url)

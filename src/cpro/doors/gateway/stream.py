@@ -11,22 +11,19 @@ from typing import Final, Protocol
 from cpro._fast.http1 import build_status
 from cpro._fast.replies import Reply as Said
 from cpro._fast.replies import build_connect, parse_replies
+from cpro.doors.gateway.client import ClientLeg
 from cpro.doors.gateway.dialects import Dialect
 from cpro.doors.gateway.far import FarLeg
 from cpro.doors.gateway.framing import Framing
 from cpro.doors.gateway.heads import HOP_BY_HOP, head_lines
-from cpro.doors.gateway.legs import STALL_S, Timer, close_soon
+from cpro.doors.gateway.legs import GONE, REFUSED_GRACE_S, Timer, close_soon
 from cpro.doors.gateway.outbox import Outbox
 from cpro.doors.gateway.session import Session
-from cpro.http.dial import Leg, Transport
+from cpro.http.dial import Transport
 from cpro.http.endpoints import Origin
 
 OK: Final = b"200"
 EMPTY_LINE: Final = b"\r\n"
-REFUSED_GRACE_S: Final = 1.0
-"""How long a client that was refused may take to read so before its connection ends."""
-GONE: Final = 3000
-"""Centrifugo's code for a connection that ended without a code; never sent."""
 
 
 class Owner(Protocol):
@@ -54,7 +51,7 @@ class Owner(Protocol):
     def report(self, what: str) -> None: ...
 
 
-class StreamTap(Leg):
+class StreamTap(ClientLeg):
     """The client's leg, and owner of the other: a protocol as asyncio's transports call it. Its door holds it."""
 
     def __init__(
@@ -83,7 +80,7 @@ class StreamTap(Leg):
         self._build_request: Callable[[bytes], bytes] | None = build_request
         self._is_chunked = is_chunked
         self._cors = cors
-        self._far: FarLeg | None = None
+        self.far = None
         self._is_answered = False  # the head has gone out
         self._holds = True
         self._buffer = b""
@@ -95,7 +92,6 @@ class StreamTap(Leg):
         self._is_waiting = False  # the session wants no more
         self._parked: list[Callable[[], object]] = []
         self._is_closing = False
-        self._stalled: Timer | None = None
         self._said_last = (GONE, "")
 
     @property
@@ -114,33 +110,6 @@ class StreamTap(Leg):
 
     def data_received(self, data: bytes) -> None:
         """A client has nothing to say here any more."""
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self.end()
-
-    def pause_writing(self) -> None:
-        if self._far is not None:
-            self._far.pause_reading()
-        if self._owner is not None:
-            self._stalled = self._owner.call_later(STALL_S, self._give_up)
-
-    def resume_writing(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
-        if self._far is not None:
-            self._far.resume_reading()
-
-    def _give_up(self) -> None:
-        """It reads no more; then it can't be told so either."""
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
-        self.end()
 
     # -- posts
 
@@ -175,11 +144,11 @@ class StreamTap(Leg):
         if build_request is None:
             self._outbox.put(payload)
             return
-        self._far = FarLeg(self, build_request(self._dialect.request(payload)), accepted=OK)
-        owner.dial_for(self, self._far)
+        self.far = FarLeg(self, build_request(self._dialect.request(payload)), accepted=OK)
+        owner.dial_for(self, self.far)
 
     def answer(self, reply: bytes) -> None:
-        if self._far is None:
+        if self.far is None:
             self._answer_alone(reply)
         elif self._holds:
             self._replies.append(self._framing.build(reply))
@@ -207,12 +176,12 @@ class StreamTap(Leg):
     def refuse_connect(self, reply: bytes) -> None:
         content = self._dialect.refusal(reply)
         self._held.clear()
-        if self._far is None:
+        if self.far is None:
             self._answer_alone(content)
             return
         self._write(self._framing.build(content))
         self._is_closing = True
-        self._far.close()
+        self.far.close()
         if self._owner is not None:
             self._owner.call_later(REFUSED_GRACE_S, self.end)
 
@@ -306,15 +275,14 @@ class StreamTap(Leg):
     # -- the end
 
     def end(self) -> None:
-        """Close both legs as they are; once."""
         owner, self._owner = self._owner, None
         if owner is None:
             return
         self._is_closing = True
         if self._stalled is not None:
             self._stalled.cancel()
-        if self._far is not None:
-            self._far.close()
+        if self.far is not None:
+            self.far.close()
         if self._transport is not None:
             self._close_client(owner, self._transport)
         self.session.on_closed(*self._said_last)

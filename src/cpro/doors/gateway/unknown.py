@@ -10,14 +10,13 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from cpro._fast.http1 import Request
+from cpro.doors.gateway.ways import CONNECT
 
 METHODS: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 OPERATORS: Final = frozenset({b"api", b"admin", b"metrics", b"debug", b"pprof", b"swagger"})
 TRANSPORTS: Final = frozenset({b"emulation", b"websocket", b"sse", b"http_stream", b"webtransport"}) | frozenset(
     {b"uni_websocket", b"uni_sse", b"uni_http_stream", b"uni_grpc"}
 )
-_CONNECT: Final = b"cf_connect"
-"""Parameter of a query in which a transport takes commands."""
 _MOST_ROUNDS: Final = 4
 """As often a path may be encoded again and again."""
 
@@ -58,7 +57,7 @@ def _is_root(pieces: list[bytes]) -> bool:
 
 def _carries_commands(query: bytes) -> bool:
     plain = _decoded(query.replace(b"+", b" "))
-    return plain is None or _CONNECT in plain.lower()
+    return plain is None or CONNECT in plain.lower()
 
 
 def _decoded(text: bytes) -> bytes | None:

@@ -11,7 +11,7 @@ from cpro.doors.gateway.emulation import OCTETS
 from cpro.doors.gateway.framing import Delimited, Events, Framing, Lines
 
 CONNECT: Final = b"cf_connect"
-"""The parameter of a query that asks for a connect."""
+"""The parameter of a query in which a transport takes a connect, or more commands."""
 _GET: Final = b"GET"
 
 

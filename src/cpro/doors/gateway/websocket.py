@@ -28,19 +28,16 @@ from cpro._fast.wsframe import (
 )
 from cpro._fast.wsscan import ServerScan
 from cpro.clock import boot_ns
+from cpro.doors.gateway.client import ClientLeg
 from cpro.doors.gateway.far import FarLeg
-from cpro.doors.gateway.legs import STALL_S, Closing, Timer, close_soon
+from cpro.doors.gateway.legs import GONE, REFUSED_GRACE_S, Closing, Timer, close_soon
 from cpro.doors.gateway.session import Session
-from cpro.http.dial import BaseTransport, Leg
+from cpro.http.dial import BaseTransport
 
 EARLY_LIMIT_BYTES: Final = 64 * 1024
 """What a client may send before it knows that the connection is upgraded."""
 CLOSE_WAIT_S: Final = 5.0
 """How long a peer has for its part of the closing handshake; as long as Centrifugo waits."""
-REFUSED_GRACE_S: Final = 1.0
-"""How long a client that was refused may take to read so before its connection ends."""
-GONE: Final = 3000
-"""Centrifugo's code for a connection that ended without a code; never sent."""
 
 
 class ClientEvent(Protocol):
@@ -89,7 +86,7 @@ class Owner(Protocol):
         """Centrifugo broke the protocol."""
 
 
-class WebSocketTap(Leg):
+class WebSocketTap(ClientLeg):
     """The client's leg, and owner of the other: a protocol as asyncio's transports call it.
 
     From `start` until both legs are lost the door holds it.
@@ -106,7 +103,7 @@ class WebSocketTap(Leg):
     ) -> None:
         """`request_head` asks Centrifugo for the upgrade; `frames` read the client. Whoever makes it sets `session`."""
         self.session: Session
-        self.far = FarLeg(self, request_head)
+        self.far: FarLeg = FarLeg(self, request_head)
         self._owner: Owner | None = owner
         self._transport: ClientTransport | None = transport
         self.protobuf = protobuf
@@ -123,7 +120,6 @@ class WebSocketTap(Leg):
         self._is_closing = False
         self._said_last = (GONE, "")
         self._timer: Timer | None = None
-        self._stalled: Timer | None = None
 
     # -- the client's leg
 
@@ -140,31 +136,6 @@ class WebSocketTap(Leg):
             self._on_client_event(event)
         if self._frames.fault_code and not self._is_closing:
             self._on_client_fault()
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self.end()
-
-    def pause_writing(self) -> None:
-        self.far.pause_reading()
-        if self._owner is not None:
-            self._stalled = self._owner.call_later(STALL_S, self._give_up)
-
-    def resume_writing(self) -> None:
-        self.far.resume_reading()
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
-
-    def _give_up(self) -> None:
-        """The client reads no more; then it can't be told so either."""
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
-        self.end()
 
     def _on_client_event(self, event: ClientEvent) -> None:
         opcode = event.opcode
@@ -207,8 +178,9 @@ class WebSocketTap(Leg):
             return
         assert self._judged is not None, "it is held until it is judged"  # noqa: S101
         place, payload = self._judged
-        content = payload[: said.start] + build_connect(said, data=data) + payload[said.end :]
-        self._held[place] = build_frame(BINARY if self.protobuf else TEXT, content)
+        replies = self._replies_of(payload)
+        replies = replies[: said.start] + build_connect(said, data=data) + replies[said.end :]
+        self._held[place] = build_frame(BINARY if self.protobuf else TEXT, self._payload_of(replies))
 
     def let_through(self) -> None:
         held, self._held, self._judged = self._held, [], None
@@ -306,6 +278,14 @@ class WebSocketTap(Leg):
         for said in parse_replies(payload, self.protobuf):
             self.session.on_said(said)
 
+    def _replies_of(self, payload: bytes) -> bytes:
+        """What a message of Centrifugo's says, for `parse_replies`."""
+        return payload
+
+    def _payload_of(self, replies: bytes) -> bytes:
+        """The same back."""
+        return replies
+
     def _on_far_close(self, event: Event) -> None:
         """Its frame is written already (or held: then it is all the client gets)."""
         if self._scan.holds:
@@ -337,7 +317,6 @@ class WebSocketTap(Leg):
             self._timer = self._owner.call_later(delay_s, self.end)
 
     def end(self) -> None:
-        """Close both legs as they are; once."""
         for timer in (self._timer, self._stalled):
             if timer is not None:
                 timer.cancel()
