@@ -99,11 +99,10 @@ class Supervisor:
             resources.callback(self._gateway.close)
         self._internal: Listener | None = None
         self._peers: list[Listener] = []
-        if self._gateway is not None:
-            self._internal, self._peers = self._open_to_peers(resources)
         self._crowd_path = ""
         self._crowd: CrowdFile | None = None
         if self._gateway is not None:
+            self._internal, self._peers = self._open_to_peers(resources)
             self._crowd_path, self._crowd = self._gather(resources)
         self._secret = kept_secret(settings.data_dir)
         self._name = secrets.token_urlsafe(12)
