@@ -73,12 +73,14 @@ class GatewayHouse:
         self._loop = loop = asyncio.get_running_loop()
         gateway = orders.started.gateway
         is_https = any(url.startswith("https:") for url in gateway.centrifugo)
+        tls = client_context(gateway.centrifugo_tls) if is_https else None
+        server_name = gateway.centrifugo_tls.server_name or None
         self._dialer = Dialer(
             loop,
             gateway.centrifugo,
             timeout_s=DIAL_TIMEOUT_S,
-            tls=client_context(gateway.centrifugo_tls) if is_https else None,
-            server_hostname=gateway.centrifugo_tls.server_name or None,
+            tls=tls,
+            server_hostname=server_name,
         )
         self._jwks = Jwks()
         self._is_proxied = gateway.proxy_protocol
@@ -89,8 +91,8 @@ class GatewayHouse:
             timeout_s=TIMEOUT_S,
             connect_timeout_s=CONNECT_TIMEOUT_S,
             max_reply_bytes=MOST_REPLY_BYTES,
-            tls=client_context(gateway.centrifugo_tls) if is_https else None,
-            server_hostname=gateway.centrifugo_tls.server_name or None,
+            tls=tls,
+            server_hostname=server_name,
             max_idle_s=MAX_IDLE_S,
         )
         poster = Poster(self._client)
