@@ -7,18 +7,16 @@ what it leads to, so that only what Centrifugo itself leaves open (what comes fi
 import asyncio
 import json
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jwt
 from centrifuge.protocol.client_pb2 import Command, Reply
 from google.protobuf.internal.decoder import _DecodeVarint
 from google.protobuf.json_format import MessageToDict
 
 from tests.support.backend import Received
 from tests.support.sdks import Refusal, Sdk, open_sdk
-from tests.support.sockets import KEY
+from tests.support.sockets import KEY, token_of
 from tests.support.wiretap import Take, Wiretap
 
 Api = Callable[[str, dict], dict]
@@ -72,16 +70,12 @@ class Way:
 WAYS = {"token": Way(by_token=True), "proxy": Way(data={"name": "ann"}), "anonymous": Way(data={})}
 
 
-def token_for(user: str, seconds: int) -> str:
-    return jwt.encode({"sub": user, "exp": int(time.time()) + seconds}, KEY, algorithm="HS256")
-
-
 async def play(kind: str, tap: Wiretap, api: Api, way: Way, tag: str) -> None:
     """`tag` names this showing, in the channels it uses."""
     options: dict = {"data": way.data}
     if way.by_token:  # it expires in the middle, though not before node is up
         seconds = 5 if kind.startswith("js") else 3
-        options |= {"token": token_for("ann", seconds), "next_token": token_for("ann", 3600)}
+        options |= {"token": token_of("ann", lasts_s=seconds), "next_token": token_of("ann")}
     async with open_sdk(kind, tap.url, **options) as sdk:
         await Showing(sdk, tap, api, tag).play()
 

@@ -18,8 +18,8 @@ PATIENCE_S = 20.0
 MASK = 0x5A5A0FF0
 
 
-def token_of(user: str) -> str:
-    return jwt.encode({"sub": user, "exp": int(time.time()) + 3600}, KEY, algorithm="HS256")
+def token_of(user: str, key: str = KEY, *, lasts_s: int = 3600, **claims: object) -> str:
+    return jwt.encode({"sub": user, "exp": int(time.time()) + lasts_s, **claims}, key, algorithm="HS256")
 
 
 class ClosedError(Exception):
