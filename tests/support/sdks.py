@@ -266,6 +266,12 @@ HTTP_KINDS = ("js-http_stream", "js-http_stream-protobuf", "js-sse")
 """Those that need no WebSocket."""
 
 
+def transport_of(kind: str) -> str:
+    """Its name in Centrifugo."""
+    name = kind.split("-")[1]
+    return "websocket" if name in ("json", "protobuf") else name
+
+
 def why_missing(kind: str) -> str | None:
     """Why tests of this kind can't run here, if they can't."""
     if not kind.startswith("js-"):
@@ -313,14 +319,14 @@ async def open_sdk(
 
 
 def _js_transport(kind: str, url: str, emulation: str) -> dict:
-    _, name, *protocol = kind.split("-")
-    if name in ("json", "protobuf"):
-        return {"url": url, "transport": "websocket", "protobuf": name == "protobuf"}
+    name, protobuf = transport_of(kind), kind.endswith("-protobuf")
+    if name == "websocket":
+        return {"url": url, "transport": name, "protobuf": protobuf}
     base = url.replace("ws:", "http:").removesuffix("/connection/websocket")
     return {
         "url": f"{base}/connection/{name}",
         "transport": name,
-        "protobuf": protocol == ["protobuf"],
+        "protobuf": protobuf,
         "emulation": f"{emulation or base}/emulation",
     }
 

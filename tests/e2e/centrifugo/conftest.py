@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.backend import Backend, Received
 from tests.support.centrifugo import Centrifugo, free_port, merge, part_by_cpro
-from tests.support.sdks import KINDS, Sdk, open_sdk, why_missing
+from tests.support.sdks import HTTP_KINDS, KINDS, Sdk, open_sdk, transport_of, why_missing
 from tests.support.service import Service
+from tests.support.sockets import KEY
+
+GATEWAY = {"gateway": {"enabled": True}}
+HTTP_TRANSPORTS = {"sse": {"enabled": True}, "http_stream": {"enabled": True}}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -94,15 +97,52 @@ def stack(service: Callable[..., Service], tmp_path: Path):
         yield start
 
 
-OpenSdk = Callable[..., AbstractAsyncContextManager[Sdk]]
+def without_proxies(config: dict) -> None:
+    """A Centrifugo that asks nobody, at every transport: who has a token may do everything."""
+    everything = {
+        "allow_subscribe_for_client": True,
+        "allow_publish_for_client": True,
+        "allow_history_for_client": True,
+        "allow_presence_for_client": True,
+        "presence": True,
+        "history_size": 10,
+        "history_ttl": "60s",
+    }
+    config.clear()
+    config.update({"client": {"token": {"hmac_secret_key": KEY}}, "channel": {"without_namespace": everything}})
+    config.update(HTTP_TRANSPORTS)
 
 
-@pytest.fixture(params=KINDS)
-def sdk(request: pytest.FixtureRequest) -> OpenSdk:
-    """Opens clients of one kind after the other: `async with sdk(url, data=…, headers=…) as client`."""
+def start_alone(
+    stack: StartStack, settings: dict, *, change: Callable[[dict], None] = without_proxies, **gateway: object
+) -> Stack:
+    """The gateway, with these settings of its own, in front of a Centrifugo that knows nothing of cpro."""
+    return stack({**settings, "gateway": {"enabled": True, **gateway}}, answer=None, change=change)
+
+
+@dataclass(frozen=True)
+class OpenSdk:
+    """Opens clients of one kind: `async with sdk(url, data=…, headers=…) as client`."""
+
+    kind: str
+
+    def __call__(self, url: str, **options: object) -> AbstractAsyncContextManager[Sdk]:
+        return open_sdk(self.kind, url, **options)
+
+    @property
+    def transport(self) -> str:
+        return transport_of(self.kind)
+
+
+def opener(request: pytest.FixtureRequest) -> OpenSdk:
     if reason := why_missing(request.param):
         pytest.skip(reason)
-    return partial(open_sdk, request.param)
+    return OpenSdk(request.param)
+
+
+sdk = pytest.fixture(opener, params=KINDS, name="sdk")
+http_sdk = pytest.fixture(opener, params=HTTP_KINDS, name="http_sdk")
+any_sdk = pytest.fixture(opener, params=(*KINDS, *HTTP_KINDS), name="any_sdk")
 
 
 async def eventually(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:

@@ -1,72 +1,64 @@
 """Behind the gateway everything is as without it, but for the refusals that are deserved."""
 
 import asyncio
-import contextlib
-import time
 
-import jwt
 import pytest
 from centrifuge.exceptions import CentrifugeError
 
-from tests.e2e.centrifugo.conftest import OpenSdk, Stack, StartStack, eventually
+from tests.e2e.centrifugo.conftest import (
+    GATEWAY,
+    HTTP_TRANSPORTS,
+    OpenSdk,
+    Stack,
+    StartStack,
+    eventually,
+    start_alone,
+    without_proxies,
+)
 from tests.support.analytics_service import analytics, ask
 from tests.support.processes import eventually as eventually_now
 from tests.support.sdks import Refusal
 from tests.support.service import exchange, limits
+from tests.support.sockets import KEY, token_of
 
 pytestmark = pytest.mark.centrifugo
 
-KEY = "a key that only the application and Centrifugo have"
-GATEWAY = {"gateway": {"enabled": True}}
-OPEN = {
-    "allow_subscribe_for_client": True,
-    "allow_publish_for_client": True,
-    "allow_history_for_client": True,
-    "allow_presence_for_client": True,
-    "presence": True,
-    "history_size": 10,
-    "history_ttl": "60s",
-}
 
-
-def without_proxies(config: dict) -> None:
-    """A Centrifugo that asks nobody: who has a token may do everything."""
-    config.clear()
-    config.update({"client": {"token": {"hmac_secret_key": KEY}}, "channel": {"without_namespace": OPEN}})
-
-
-def token_of(user: str) -> str:
-    return jwt.encode({"sub": user, "exp": int(time.time()) + 600}, KEY, algorithm="HS256")
-
-
-def start_alone(stack: StartStack, settings: dict) -> Stack:
-    """The gateway in front of a Centrifugo that knows nothing of cpro."""
-    return stack({**settings, **GATEWAY}, answer=None, change=without_proxies)
-
-
-def test_commands_that_proxies_never_hear_of_are_refused_over_their_limits(stack: StartStack, sdk: OpenSdk):
-    started = start_alone(stack, limits(history=(2, "1m"), presence=(1, "1m"), presence_stats=(1, "1m")))
+def test_commands_that_proxies_never_hear_of_are_refused_over_their_limits(stack: StartStack, any_sdk: OpenSdk):
+    started = start_alone(
+        stack, limits(publish=(2, "1m"), history=(2, "1m"), presence=(1, "1m"), presence_stats=(1, "1m"))
+    )
 
     async def run():
-        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+        async with any_sdk(started.gateway_url, token=token_of("ann")) as ann:
             await ann.ready()
             await ann.subscribed("news")
             await ann.publish("news", {"n": 1})
-            await ann.until("publication")
-            assert await ann.history("news", 5) == [{"n": 1}]
-            assert await ann.history("news", 5) == [{"n": 1}]
+            await ann.publish("news", {"n": 2})
+            await ann.until("publication", count=2)
+            assert await ann.history("news", 5) == [{"n": 1}, {"n": 2}]
+            assert await ann.history("news", 5) == [{"n": 1}, {"n": 2}]
             assert await ann.presence("news") == ["ann"]
             assert await ann.presence_stats("news") == 1
-            for ask in (ann.history("news", 5), ann.presence("news"), ann.presence_stats("news")):
-                with pytest.raises(Refusal) as refused:
-                    await ask
-                assert refused.value.error == {"code": 111, "message": "too many requests", "temporary": True}
+            looks = (ann.history("news", 5), ann.presence("news"), ann.presence_stats("news"))
+            for refused in (ann.publish("news", 3), *looks):
+                with pytest.raises(Refusal) as refusal:
+                    await refused
+                assert refusal.value.error == {"code": 111, "message": "too many requests", "temporary": True}
             await ann.unsubscribe("news")
+            assert started.service.metric(f'cpro_gateway_connections{{transport="{any_sdk.transport}"}}') == 1
 
     asyncio.run(run())
-    for kind, times in [("connect", 1), ("subscribe", 1), ("publish", 1), ("history", 2), ("presence", 1)]:
-        assert started.operations(kind, "admitted", door="gateway") == times
-    assert started.operations("history", "refused", door="gateway") == 1
+    assert len(started.centrifugo.api("history", {"channel": "news", "limit": 10})["publications"]) == 2
+    for kind, admitted, refused in [
+        ("connect", 1, 0),
+        ("subscribe", 1, 0),
+        ("publish", 2, 1),
+        ("history", 2, 1),
+        ("presence", 1, 1),
+    ]:
+        assert started.operations(kind, "admitted", door="gateway") == admitted
+        assert started.operations(kind, "refused", door="gateway") == refused
 
 
 def test_a_refused_publish_reaches_nobody(stack: StartStack, sdk: OpenSdk):
@@ -88,40 +80,57 @@ def test_a_refused_publish_reaches_nobody(stack: StartStack, sdk: OpenSdk):
     assert len(started.centrifugo.api("history", {"channel": "news", "limit": 10})["publications"]) == 3
 
 
-def test_the_connects_of_a_user_are_limited_by_the_token_that_centrifugo_accepts(stack: StartStack, sdk: OpenSdk):
-    started = start_alone(stack, limits(connect=(1, "1h")))
+@pytest.mark.parametrize("token", [{}, {"hmac_secret_key": KEY}], ids=["keys unknown", "keys known"])
+def test_the_connects_of_a_user_are_limited_by_the_token_that_centrifugo_accepts(
+    stack: StartStack, any_sdk: OpenSdk, token: dict
+):
+    started = start_alone(stack, limits(connect=(1, "1h")), token=token)
 
     async def run():
-        async with sdk(started.gateway_url, token=token_of("ann")) as first:
+        async with any_sdk(started.gateway_url, token=token_of("ann")) as first:
             await first.ready()
-            async with sdk(started.gateway_url, token=token_of("ann")) as second:
+            async with any_sdk(started.gateway_url, token=token_of("ann")) as second:
                 await second.until("error", code=111)
                 assert not second.seen("connected")
-            async with sdk(started.gateway_url, token=token_of("bob")) as bob:
+            async with any_sdk(started.gateway_url, token=token_of("bob")) as bob:
                 await bob.ready()
 
     asyncio.run(run())
     assert len(started.centrifugo.api("presence", {"channel": "news"})["presence"]) == 0
 
 
-def test_a_forged_token_spends_nothing_of_the_user_it_names(stack: StartStack, sdk: OpenSdk):
+def test_a_forged_token_spends_nothing_of_the_user_it_names(stack: StartStack, any_sdk: OpenSdk):
     started = start_alone(stack, limits(connect=(1, "1h")))
-    forged = jwt.encode({"sub": "ann"}, "a key of the attacker's, who has no other", algorithm="HS256")
+    forged = token_of("ann", "a key of the attacker's, who has no other")
 
     async def run():
-        async with sdk(started.gateway_url, token=forged) as mallory:
+        async with any_sdk(started.gateway_url, token=forged) as mallory:
             await mallory.until("disconnected", code=3500)
-        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+        async with any_sdk(started.gateway_url, token=token_of("ann")) as ann:
             await ann.ready()
 
     asyncio.run(run())
 
 
-def test_both_doors_together_charge_each_operation_once(stack: StartStack, sdk: OpenSdk):
-    started = stack({**limits(connect=(1, "1h"), publish=(2, "1h"), rpc=(1, "1h")), **GATEWAY})
+def test_a_stop_ends_a_connection_with_its_code(stack: StartStack, any_sdk: OpenSdk):
+    started = start_alone(stack, {})
 
     async def run():
-        async with sdk(started.gateway_url, data={"name": "ann"}) as ann:
+        async with any_sdk(started.gateway_url, token=token_of("ann")) as ann:
+            await ann.ready()
+            stopping = asyncio.create_task(asyncio.to_thread(started.service.stop))
+            await ann.until("connecting", code=3001)
+            assert await stopping == 0
+
+    asyncio.run(run())
+
+
+def test_both_doors_together_charge_each_operation_once(stack: StartStack, any_sdk: OpenSdk):
+    settings = {**limits(connect=(1, "1h"), publish=(2, "1h"), rpc=(1, "1h")), **GATEWAY}
+    started = stack(settings, centrifugo=HTTP_TRANSPORTS)
+
+    async def run():
+        async with any_sdk(started.gateway_url, data={"name": "ann"}) as ann:
             await ann.ready()
             await ann.subscribed("news")
             await ann.publish("news", 1)
@@ -130,49 +139,54 @@ def test_both_doors_together_charge_each_operation_once(stack: StartStack, sdk: 
             for refused in (ann.publish("news", 3), ann.rpc("anything", {})):
                 with pytest.raises(Refusal):
                     await refused
-        async with sdk(started.gateway_url, data={"name": "ann"}) as again:
+        async with any_sdk(started.gateway_url, data={"name": "ann"}) as again:
             await again.until("error", code=111)
-        async with sdk(started.gateway_url, data={"name": "bob"}) as bob:
+        async with any_sdk(started.gateway_url, data={"name": "bob"}) as bob:
             await bob.ready()
 
     asyncio.run(run())
     assert [len(started.received(event)) for event in ("publish", "rpc")] == [2, 1]
     assert started.received("publish")[0].json["user"] == "ann"
+    assert started.received("publish")[0].json["transport"] == any_sdk.transport
     for kind, admitted, refused in [("publish", 2, 1), ("rpc", 1, 1), ("subscribe", 1, 0)]:
         assert started.operations(kind, "admitted", door="gateway") == admitted
         assert started.operations(kind, "refused", door="gateway") == refused
         assert started.operations(kind, "admitted") == 0, "the proxy door only handles"
 
 
-def test_a_client_that_leaves_is_gone_from_centrifugo_at_once(stack: StartStack, sdk: OpenSdk):
+def test_a_client_that_leaves_is_gone_from_centrifugo_at_once(stack: StartStack, any_sdk: OpenSdk):
     started = start_alone(stack, {})
 
     def present() -> int:
         return started.centrifugo.api("presence_stats", {"channel": "news"})["num_clients"]
 
     async def run():
-        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+        async with any_sdk(started.gateway_url, token=token_of("ann")) as ann:
             await ann.ready()
             await ann.subscribed("news")
             assert present() == 1
-        await eventually(lambda: present() == 0, timeout_s=3.0)
+        await eventually(lambda: present() == 0, timeout_s=3.0 if any_sdk.transport == "websocket" else 15.0)
+        gauge = f'cpro_gateway_connections{{transport="{any_sdk.transport}"}}'
+        await eventually(lambda: started.service.metric(gauge) == 0)
 
     asyncio.run(run())
 
 
-def test_every_command_has_its_row_and_so_have_connections_and_disconnects(stack: StartStack, sdk: OpenSdk):
+def test_every_command_has_its_row_and_so_have_connections_and_disconnects(stack: StartStack, any_sdk: OpenSdk):
     tables = ("operations", "connections", "subscriptions", "publications")
     settings = {**limits(history=(1, "1m")), **analytics(*tables), "node": {"name": "n1"}}
+    settings["user_status"] = {"enabled": True}
     started = start_alone(stack, settings)
 
     async def run():
-        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+        async with any_sdk(started.gateway_url, token=token_of("ann")) as ann:
             await ann.ready()
             await ann.subscribed("news")
             await ann.publish("news", {"n": 1})
             await ann.history("news", 5)
             with pytest.raises(Refusal):
                 await ann.history("news", 5)
+            assert await ann.rpc("update_user_status", {}) == {}
 
     asyncio.run(run())
     rows = "SELECT user, op, channel, error, node FROM centrifugo.operations ORDER BY op, error"
@@ -183,6 +197,7 @@ def test_every_command_has_its_row_and_so_have_connections_and_disconnects(stack
         ("history", "news", 0),
         ("history", "news", 111),
         ("publish", "news", 0),
+        ("rpc", "", 0),
         ("subscribe", "news", 0),
     ]
     cpro = started.service
@@ -193,7 +208,7 @@ def test_every_command_has_its_row_and_so_have_connections_and_disconnects(stack
     assert {(row["user"], row["node"]) for row in found} == {("ann", "n1")}
     (connection,) = ask(cpro, "SELECT user, transport, protocol FROM centrifugo.connections")
     assert connection["user"] == "ann"
-    assert connection["transport"] == "websocket"
+    assert connection["transport"] == any_sdk.transport
     assert ask(cpro, "SELECT user, channel FROM centrifugo.subscriptions") == [{"user": "ann", "channel": "news"}]
     (publication,) = ask(cpro, "SELECT user, channel, source, size FROM centrifugo.publications")
     assert publication["source"] == "client"
@@ -201,8 +216,7 @@ def test_every_command_has_its_row_and_so_have_connections_and_disconnects(stack
 
 
 def test_what_is_open_is_recorded_again_in_every_snapshot(stack: StartStack, sdk: OpenSdk):
-    gateway = {"gateway": {"enabled": True, "snapshot_interval": "1s"}}
-    started = stack({**analytics("connections", "subscriptions"), **gateway}, answer=None, change=without_proxies)
+    started = start_alone(stack, analytics("connections", "subscriptions"), snapshot_interval="1s")
 
     async def run():
         async with sdk(started.gateway_url, token=token_of("ann")) as ann:
@@ -216,13 +230,11 @@ def test_what_is_open_is_recorded_again_in_every_snapshot(stack: StartStack, sdk
 
 
 def test_snapshots_say_how_long_a_pong_takes_and_when_the_connection_was_made(stack: StartStack, sdk: OpenSdk):
-    gateway = {"gateway": {"enabled": True, "snapshot_interval": "1s"}}
-
     def change(config: dict) -> None:
         without_proxies(config)
         config["client"] |= {"ping_interval": "2s", "pong_timeout": "1900ms"}
 
-    started = stack({**analytics("connections"), **gateway}, answer=None, change=change)
+    started = start_alone(stack, analytics("connections"), change=change, snapshot_interval="1s")
     rows = "SELECT latency, connected_at, time FROM centrifugo.connections ORDER BY time"
 
     async def run():
@@ -261,38 +273,37 @@ def status_of(started: Stack, user: str) -> dict:
     return answer["result"]["statuses"][0]
 
 
-def test_a_connection_too_many_is_turned_away_until_one_leaves(stack: StartStack, sdk: OpenSdk):
-    gateway = {"gateway": {"enabled": True, "max_connections": 1}}
-    started = stack(gateway, answer=None, change=without_proxies)
+def test_a_connection_too_many_is_turned_away_until_one_leaves(stack: StartStack, any_sdk: OpenSdk):
+    started = start_alone(stack, {}, max_connections=1)
 
     async def run():
-        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+        async with any_sdk(started.gateway_url, token=token_of("ann")) as ann:
             await ann.ready()
-            assert started.service.metric('cpro_gateway_connections{transport="websocket"}') == 1
-            async with sdk(started.gateway_url, token=token_of("bob")) as bob:
+            assert started.service.metric(f'cpro_gateway_connections{{transport="{any_sdk.transport}"}}') == 1
+            async with any_sdk(started.gateway_url, token=token_of("bob")) as bob:
                 await bob.until("error", count=2)
                 assert not bob.seen("connected")
-        async with sdk(started.gateway_url, token=token_of("bob")) as bob:
+        async with any_sdk(started.gateway_url, token=token_of("bob")) as bob:
             await bob.ready()
 
     asyncio.run(run())
 
 
-def test_too_many_errors_end_a_connection(stack: StartStack, sdk: OpenSdk):
+def test_too_many_errors_end_a_connection(stack: StartStack, any_sdk: OpenSdk):
     settings = limits(history=(1, "1h"))
     errors = {"enabled": True, "buckets": [{"interval": "1h", "rate": 3}]}
     settings["client"]["rate_limit"]["client_error"] = {"enabled": True, "total": errors}
     started = start_alone(stack, settings)
 
     async def run():
-        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+        async with any_sdk(started.gateway_url, token=token_of("ann")) as ann:
             await ann.ready()
             await ann.subscribed("news")
             await ann.history("news", 1)
             for _ in range(3):
                 with pytest.raises(Refusal):
                     await ann.history("news", 1)
-            with contextlib.suppress(Refusal, CentrifugeError):
+            with pytest.raises((Refusal, CentrifugeError)):
                 await ann.history("news", 1)
             await ann.until("disconnected", code=3509)
 

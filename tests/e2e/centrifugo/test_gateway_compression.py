@@ -4,15 +4,14 @@ import asyncio
 import json
 import zlib
 
-import jwt
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, PerMessageDeflate
 
-from tests.e2e.centrifugo.conftest import OpenSdk, Stack, StartStack
-from tests.e2e.centrifugo.test_gateway import KEY, token_of, without_proxies
+from tests.e2e.centrifugo.conftest import OpenSdk, Stack, StartStack, start_alone, without_proxies
 from tests.support.sdks import Refusal
 from tests.support.service import limits
+from tests.support.sockets import token_of
 
 pytestmark = pytest.mark.centrifugo
 
@@ -23,8 +22,7 @@ TEXT = "the same again and again, " * 200
 @pytest.fixture
 def compressing(stack: StartStack):
     def start(**gateway: object) -> Stack:
-        settings = {**limits(publish=(2, "1h")), "gateway": {"enabled": True, "compression": True, **gateway}}
-        return stack(settings, answer=None, change=without_proxies)
+        return start_alone(stack, limits(publish=(2, "1h")), **{"compression": True, **gateway})
 
     return start
 
@@ -95,8 +93,8 @@ def test_pushes_of_a_one_way_connection_are_compressed_too(stack: StartStack):
         without_proxies(config)
         config["uni_websocket"] = {"enabled": True}
 
-    started = stack({"gateway": {"enabled": True, "compression": True}}, answer=None, change=change)
-    token = jwt.encode({"sub": "ann", "channels": ["news"]}, KEY)
+    started = start_alone(stack, {}, change=change, compression=True)
+    token = token_of("ann", channels=["news"])
     url = started.gateway_url.replace("/websocket", "/uni_websocket")
 
     async def run() -> None:

@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from tests.e2e.centrifugo.conftest import Stack, StartStack, eventually
+from tests.e2e.centrifugo.conftest import Stack, StartStack, eventually, start_alone, without_proxies
 from tests.support.processes import open_files, resident_bytes
-from tests.support.sockets import KEY, ClosedError, Socket, open_many
+from tests.support.sockets import ClosedError, Socket, open_many
 
 pytestmark = pytest.mark.centrifugo
 
@@ -18,15 +18,15 @@ MOST_BYTES = 16 * 1024
 """Memory for an idle connection, both legs."""
 
 
-def start_alone(stack: StartStack, **settings: object) -> Stack:
-    """The gateway in front of a Centrifugo that asks nobody."""
+def start_roomy(stack: StartStack, **settings: object) -> Stack:
+    """The gateway in front of a Centrifugo that asks nobody and counts nobody."""
 
-    def alone(config: dict) -> None:
-        config.clear()
-        config["client"] = {"token": {"hmac_secret_key": KEY}, "connection_limit": 0}
+    def change(config: dict) -> None:
+        without_proxies(config)
+        config["client"]["connection_limit"] = 0
         config["channel"] = {"without_namespace": CHANNELS}
 
-    return stack({"gateway": {"enabled": True}, "shutdown": {"timeout": "1s"}, **settings}, answer=None, change=alone)
+    return start_alone(stack, {"shutdown": {"timeout": "1s"}, **settings}, change=change)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def files():
 def test_idle_connections_cost_little_and_hear_everything(stack: StartStack, files: int, count: int):
     if files < count + 1000:
         pytest.skip(f"no more than {files} files")
-    started = start_alone(stack, workers=2)
+    started = start_roomy(stack, workers=2)
     workers = started.service.workers()[:2]
 
     async def run():
@@ -101,7 +101,7 @@ class Faithful:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_clients_come_back_when_centrifugo_does(stack: StartStack, count: int):
-    started = start_alone(stack)
+    started = start_roomy(stack)
     (worker,) = started.service.workers()[:1]
     clients = [Faithful(started.gateway_url, number) for number in range(count)]
 

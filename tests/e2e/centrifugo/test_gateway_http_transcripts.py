@@ -4,20 +4,12 @@ import asyncio
 
 import pytest
 
-from tests.e2e.centrifugo.conftest import StartStack
+from tests.e2e.centrifugo.conftest import GATEWAY, HTTP_TRANSPORTS, OpenSdk, StartStack
 from tests.support.centrifugo import merge
 from tests.support.http_wiretap import HttpWiretap
 from tests.support.scenario import CENTRIFUGO, WAYS, application, play, transcript
-from tests.support.sdks import HTTP_KINDS, why_missing
 
 pytestmark = pytest.mark.centrifugo
-
-
-@pytest.fixture(params=HTTP_KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    if reason := why_missing(request.param):
-        pytest.skip(reason)
-    return request.param
 
 
 def without_order(session: dict) -> dict:
@@ -29,14 +21,12 @@ def without_order(session: dict) -> dict:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("way", ["token", "proxy"])
-def test_a_session_looks_the_same_with_and_without_the_gateway(stack: StartStack, kind: str, way: str):
-    transports = {"sse": {"enabled": True}, "http_stream": {"enabled": True}}
-    settings = {"gateway": {"enabled": True}}
-    started = stack(settings, answer=application, centrifugo=merge(CENTRIFUGO, transports))
+def test_a_session_looks_the_same_with_and_without_the_gateway(stack: StartStack, http_sdk: OpenSdk, way: str):
+    started = stack(GATEWAY, answer=application, centrifugo=merge(CENTRIFUGO, HTTP_TRANSPORTS))
 
     async def show(url: str, tag: str) -> list[dict]:
         async with HttpWiretap(url) as tap:
-            await play(kind, tap, started.centrifugo.api, WAYS[way], tag)
+            await play(http_sdk.kind, tap, started.centrifugo.api, WAYS[way], tag)
             return [without_order(one) for one in transcript(tap.takes, tag)]
 
     straight = asyncio.run(show(started.url, "one"))

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tests.e2e.centrifugo.conftest import OpenSdk, Stack, StartStack, eventually
+from tests.e2e.centrifugo.conftest import OpenSdk, Stack, StartStack, eventually, start_alone
 from tests.support.keys import KeyServer, SigningKey, give, key_set
 from tests.support.service import limits
 
@@ -21,8 +21,8 @@ def start(stack: StartStack):
             config.clear()
             config.update({"client": {"token": {"jwks_public_endpoint": theirs, **token}}})
 
-        gateway = {"enabled": True, "token": {"jwks_public_endpoint": ours, **token}}
-        return stack({**limits(connect=(1, "1h")), "gateway": gateway}, answer=None, change=change)
+        own = {"jwks_public_endpoint": ours, **token}
+        return start_alone(stack, limits(connect=(1, "1h")), change=change, token=own)
 
     return start
 

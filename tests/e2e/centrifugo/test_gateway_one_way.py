@@ -2,18 +2,16 @@
 
 import json
 import threading
-import time
 from urllib.parse import quote
 
-import jwt
 import pytest
 
 from cpro._fast.wsframe import CLOSE
-from tests.e2e.centrifugo.conftest import StartStack
-from tests.e2e.centrifugo.test_gateway import GATEWAY, KEY, without_proxies
+from tests.e2e.centrifugo.conftest import GATEWAY, Stack, StartStack, start_alone, without_proxies
 from tests.support.analytics_service import analytics, ask
 from tests.support.processes import eventually
 from tests.support.service import limits
+from tests.support.sockets import KEY, token_of
 from tests.support.streams import Stream
 from tests.support.websocket import RawWebSocket
 
@@ -21,6 +19,7 @@ pytestmark = pytest.mark.centrifugo
 
 KINDS = ("uni_sse", "uni_http_stream", "uni_websocket", "uni_websocket?")
 """The last asks in its URL."""
+TRANSPORTS = {name: {"enabled": True} for name in ("uni_sse", "uni_http_stream", "uni_websocket")}
 
 
 class Pushed:
@@ -60,20 +59,19 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 def open_transports(config: dict) -> None:
     without_proxies(config)
-    config.update({name: {"enabled": True} for name in ("uni_sse", "uni_http_stream", "uni_websocket")})
+    config.update(TRANSPORTS)
 
 
-def start_alone(stack: StartStack, settings: dict):
-    return stack({**settings, **GATEWAY}, answer=None, change=open_transports)
+def start_open(stack: StartStack, settings: dict, **gateway: object) -> Stack:
+    return start_alone(stack, settings, change=open_transports, **gateway)
 
 
 def request_of(user: str, key: str = KEY, **more: object) -> dict:
-    claims = {"sub": user, "exp": int(time.time()) + 600, "channels": ["news"]}
-    return {"token": jwt.encode(claims, key, algorithm="HS256"), "name": "uni", **more}
+    return {"token": token_of(user, key, channels=["news"]), "name": "uni", **more}
 
 
 def test_pushes_pass_and_a_connect_too_many_is_a_disconnect(stack: StartStack, kind: str):
-    started = start_alone(stack, limits(connect=(1, "1h")))
+    started = start_open(stack, limits(connect=(1, "1h")))
     with Pushed(started.service.gateway, kind, request_of("ann")) as ann:
         assert "news" in ann.next()["connect"]["subs"]
         started.centrifugo.api("publish", {"channel": "news", "data": {"n": 1}})
@@ -88,7 +86,7 @@ def test_pushes_pass_and_a_connect_too_many_is_a_disconnect(stack: StartStack, k
 
 @pytest.mark.parametrize("spelt", ["TOKEN", "toKEN"])
 def test_however_its_token_is_spelt_a_connect_is_charged(stack: StartStack, kind: str, spelt: str):
-    started = start_alone(stack, limits(connect=(1, "1h")))
+    started = start_open(stack, limits(connect=(1, "1h")))
     with Pushed(started.service.gateway, kind, request_of("ann")) as ann:
         assert ann.next()["connect"]
         other = request_of("ann")
@@ -98,7 +96,7 @@ def test_however_its_token_is_spelt_a_connect_is_charged(stack: StartStack, kind
 
 
 def test_centrifugos_own_refusal_passes_as_it_is(stack: StartStack, kind: str):
-    started = start_alone(stack, {})
+    started = start_open(stack, {})
     forged = request_of("ann", "a key of the attacker's, who has no other")
     with Pushed(started.service.gateway, kind, forged) as mallory:
         assert mallory.next() == {"disconnect": {"code": 3500, "reason": "invalid token"}}
@@ -106,7 +104,7 @@ def test_centrifugos_own_refusal_passes_as_it_is(stack: StartStack, kind: str):
 
 
 def test_a_stop_says_so(stack: StartStack, kind: str):
-    started = start_alone(stack, {})
+    started = start_open(stack, {})
     with Pushed(started.service.gateway, kind, request_of("ann")) as ann:
         assert ann.next()["connect"]
         stopping = threading.Thread(target=started.service.stop)
@@ -117,8 +115,7 @@ def test_a_stop_says_so(stack: StartStack, kind: str):
 
 
 def test_who_is_refused_before_centrifugo_is_asked(stack: StartStack, kind: str):
-    gateway = {"gateway": {"enabled": True, "token": {"hmac_secret_key": KEY}}}
-    started = stack({**limits(connect=(1, "1h")), **gateway}, answer=None, change=open_transports)
+    started = start_open(stack, limits(connect=(1, "1h")), token={"hmac_secret_key": KEY})
     with Pushed(started.service.gateway, kind, request_of("ann")) as ann:
         assert ann.next()["connect"]
         if kind == "uni_websocket?":  # there is no WebSocket yet that could say so
@@ -130,7 +127,7 @@ def test_who_is_refused_before_centrifugo_is_asked(stack: StartStack, kind: str)
 
 
 def test_connections_and_their_ends_are_on_record(stack: StartStack, kind: str):
-    started = start_alone(stack, analytics("operations", "connections", "subscriptions"))
+    started = start_open(stack, analytics("operations", "connections", "subscriptions"))
     name = kind.removesuffix("?")
     with Pushed(started.service.gateway, kind, request_of("ann")) as ann:
         assert ann.next()["connect"]
@@ -151,12 +148,10 @@ def test_connections_and_their_ends_are_on_record(stack: StartStack, kind: str):
 
 
 def test_a_backends_answer_names_the_user_and_nothing_of_that_is_left(stack: StartStack, kind: str):
-    transports = {name: {"enabled": True} for name in ("uni_sse", "uni_http_stream", "uni_websocket")}
-
     def answer(received: object) -> object:
         return {"result": {"user": "ann", "data": {"welcome": 1}, "channels": ["news"]}}
 
-    started = stack({**limits(connect=(1, "1h")), **GATEWAY}, answer=answer, centrifugo=transports)
+    started = stack({**limits(connect=(1, "1h")), **GATEWAY}, answer=answer, centrifugo=TRANSPORTS)
     with Pushed(started.service.gateway, kind, {"data": {"n": 1}}) as ann:
         assert ann.next()["connect"]["data"] == {"welcome": 1}
         with Pushed(started.service.gateway, kind, {}) as again:
@@ -166,7 +161,7 @@ def test_a_backends_answer_names_the_user_and_nothing_of_that_is_left(stack: Sta
 
 
 def test_a_request_that_asks_nothing_clear_is_refused(stack: StartStack):
-    started = start_alone(stack, {})
+    started = start_open(stack, {})
     for said in ("", "x", "[]", '{"token":"a","token":"b"}'):
         with Stream(started.service.gateway, said, "uni_http_stream") as stream:
             assert stream.status == 400
@@ -183,7 +178,7 @@ def test_nobody_connects_uncharged_by_asking_for_nothing(stack: StartStack, kind
         open_transports(config)
         config["client"] = {"insecure": True}
 
-    started = stack({**settings, **GATEWAY}, answer=None, change=insecure)
+    started = start_alone(stack, settings, change=insecure)
     with Pushed(started.service.gateway, kind, "{}") as first:
         assert first.next()["connect"]
         for said in ("{}", "null", " null", '{"data":null}', '{} {"token":"x"}'):

@@ -12,12 +12,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from cpro._fast.emulation import build_emulation
-from tests.e2e.centrifugo.conftest import OpenSdk, StartStack, eventually
-from tests.e2e.centrifugo.test_gateway import token_of
-from tests.e2e.centrifugo.test_gateway_http import TRANSPORTS, sdk, start_alone, without_proxies  # noqa: F401
+from tests.e2e.centrifugo.conftest import OpenSdk, StartStack, eventually, start_alone, without_proxies
 from tests.support.centrifugo import Centrifugo, free_port
 from tests.support.sdks import Refusal
 from tests.support.service import Service, limits
+from tests.support.sockets import token_of
 from tests.support.streams import Stream, emulate
 from tests.support.websocket import RawWebSocket
 
@@ -73,14 +72,13 @@ def nodes(service: Callable[..., Service], tmp_path) -> Iterator[Callable[..., N
 
 
 def test_an_application_whose_posts_go_to_another_node_is_limited_by_the_first(
-    nodes: Callable[..., Nodes],
-    sdk: OpenSdk,  # noqa: F811
+    nodes: Callable[..., Nodes], http_sdk: OpenSdk
 ):
     both = nodes({**limits("client_command", publish=(2, "1h")), "workers": 2})
     url = f"ws://{both.first.gateway}/connection/websocket"
 
     async def run():
-        async with sdk(url, token=token_of("ann"), emulation=f"http://{both.second.gateway}") as ann:
+        async with http_sdk(url, token=token_of("ann"), emulation=f"http://{both.second.gateway}") as ann:
             await ann.ready()
             await ann.subscribed("news")
             await ann.publish("news", 1)
@@ -110,11 +108,11 @@ def test_a_session_of_a_node_that_is_gone_is_one_of_an_unknown_node(nodes: Calla
         assert ann.post(presence(5), to=both.first.gateway) == 404
 
 
-def test_after_the_death_of_its_worker_a_client_comes_back(stack: StartStack, sdk: OpenSdk):  # noqa: F811
+def test_after_the_death_of_its_worker_a_client_comes_back(stack: StartStack, http_sdk: OpenSdk):
     started = start_alone(stack, {"workers": 2})
 
     async def run():
-        async with sdk(started.gateway_url, token=token_of("ann")) as ann:
+        async with http_sdk(started.gateway_url, token=token_of("ann")) as ann:
             await ann.ready()
             await ann.subscribed("news")
             for pid in started.service.workers():
@@ -123,7 +121,7 @@ def test_after_the_death_of_its_worker_a_client_comes_back(stack: StartStack, sd
             await ann.until("subscribed", count=2, timeout_s=30)
             await ann.publish("news", 1)
             await ann.until("publication")
-        gauge = f'cpro_gateway_connections{{transport="{sdk.transport}"}}'
+        gauge = f'cpro_gateway_connections{{transport="{http_sdk.transport}"}}'
         await eventually(lambda: started.service.metric(gauge) == 0)
 
     asyncio.run(run())

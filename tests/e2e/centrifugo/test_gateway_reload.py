@@ -7,9 +7,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.e2e.centrifugo.conftest import OpenSdk, StartStack, eventually
-from tests.e2e.centrifugo.test_gateway import token_of, without_proxies
+from tests.e2e.centrifugo.conftest import OpenSdk, StartStack, eventually, start_alone
 from tests.support.keys import KeyServer, SigningKey, key_set
+from tests.support.sockets import token_of
 
 pytestmark = pytest.mark.centrifugo
 
@@ -24,7 +24,7 @@ def health(address: str) -> int:
 
 
 def test_a_reload_changes_what_comes_next_and_closes_nothing(stack: StartStack, sdk: OpenSdk):
-    started = stack({"gateway": {"enabled": True}}, answer=None, change=without_proxies)
+    started = start_alone(stack, {})
     cpro = started.service
     settings = cpro.settings
     assert health(cpro.gateway) == 404

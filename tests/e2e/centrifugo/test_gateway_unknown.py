@@ -5,8 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.centrifugo.conftest import Stack, StartStack
-from tests.e2e.centrifugo.test_gateway import without_proxies
+from tests.e2e.centrifugo.conftest import Stack, StartStack, start_alone, without_proxies
 from tests.support.centrifugo import Centrifugo
 from tests.support.wire import Wire
 
@@ -34,8 +33,7 @@ def passing(stack: StartStack):
             config.update(EVERYTHING)
             config["client"] |= {"allowed_origins": ["https://app.example"], "insecure": True}
 
-        settings = {"gateway": {"enabled": True, "pass_unknown": True, **gateway}}
-        return stack(settings, answer=None, change=change)
+        return start_alone(stack, {}, change=change, **{"pass_unknown": True, **gateway})
 
     return start
 
