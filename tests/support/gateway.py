@@ -3,16 +3,22 @@
 from dataclasses import dataclass, field
 
 from cpro.doors.gateway.lanes import build_lanes
+from cpro.doors.gateway.tokens import Claim
 from cpro.operation import Operation, Verdict
 
 
 @dataclass
 class ScriptedRules:
-    """Limits that refuse the kinds in `refuse` and leave those in `ask` waiting in `deciders`; knows no tokens."""
+    """Limits that refuse the kinds in `refuse` and leave those in `ask` waiting in `deciders`; books that list it all.
+
+    Every token is `known`'s; RPC methods that begin with `plugin:` are claimed."""
 
     refuse: set[str] = field(default_factory=set)
     ask: set[str] = field(default_factory=set)
-    rows: list[tuple[str, int, int]] = field(default_factory=list)
+    known: Claim | None = None
+    errors_left: int = 1000
+    charged: list[tuple[str, str]] = field(default_factory=list)
+    rows: list[tuple[str, str, int, int]] = field(default_factory=list)
     deciders: list = field(default_factory=list)
     events: list[tuple] = field(default_factory=list)
     own_methods: frozenset[str] = frozenset()
@@ -22,6 +28,7 @@ class ScriptedRules:
         self.observer = self
 
     def _charge(self, operation: Operation, now_ns: int, **_: object) -> Verdict | None:
+        self.charged.append((operation.kind, operation.user))
         if operation.kind in self.ask:
             return None
         return Verdict.REFUSED if operation.kind in self.refuse else Verdict.ADMITTED
@@ -31,23 +38,24 @@ class ScriptedRules:
 
     def _record_of(self, kind: str):
         return lambda operation, verdict, reply, duration_ns: self.rows.append(
-            (operation.kind, reply.error, reply.disconnect)
+            (operation.kind, operation.user, reply.error, reply.disconnect)
         )
 
-    def claim(self, token: str) -> None:
-        return None
+    def claim(self, token: str) -> Claim | None:
+        return self.known
 
     def is_claimed(self, method: str) -> bool:
-        return False
+        return method.startswith("plugin:")
 
     def read_mark(self, connection: str, data: bytes) -> None:
         return None
 
     def take_error(self, errors: list[int], now_ns: int) -> bool:
-        return True
+        self.errors_left -= 1
+        return self.errors_left >= 0
 
     def on_open(self, session, connect, said) -> None:
-        self.events.append(("open", session.client))
+        self.events.append(("open", session.user))
 
     def on_close(self, session, code, reason) -> None:
         self.events.append(("close", code))

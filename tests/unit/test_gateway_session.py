@@ -1,94 +1,36 @@
 """A session between a scripted client and a scripted Centrifugo: who passes, in which order, and what is on record."""
 
 import json
-from dataclasses import dataclass, field
 
 import pytest
 
 from cpro._fast.replies import parse_replies
-from cpro.doors.gateway.lanes import build_lanes
 from cpro.doors.gateway.session import WAITING_LIMIT_BYTES, About, Session, State
 from cpro.doors.gateway.tokens import Claim
-from cpro.operation import Operation, Verdict
-
-
-@dataclass
-class Books:
-    """Records everything in order."""
-
-    events: list[tuple] = field(default_factory=list)
-
-    def on_open(self, session, connect, said):
-        self.events.append(("open", session.user))
-
-    def on_close(self, session, code, reason):
-        self.events.append(("close", code))
-
-    def on_subscribed(self, session, channel):
-        self.events.append(("subscribed", channel))
-
-    def on_unsubscribed(self, session, channel):
-        self.events.append(("unsubscribed", channel))
+from cpro.operation import Verdict
+from tests.support.gateway import ScriptedRules
 
 
 class Scene:
-    """One session, its wire, and limits that say what a test wants; `ask` holds what waits for the store."""
+    """One session and its wire."""
 
     def __init__(self, *, refuse: tuple[str, ...] = (), ask: tuple[str, ...] = (), claim: Claim | None = None):
-        self.refuse, self.ask = set(refuse), set(ask)
+        self.rules = ScriptedRules(refuse=set(refuse), ask=set(ask), known=claim)
         self.now_ns = 0
         self.forwarded: list[dict] = []
         self.answered: list[dict] = []
         self.refusal: dict | None = None
         self.is_through = self.is_held = False
         self.disconnected: tuple | None = None
-        self.deciders: list = []
-        self.charged: list[tuple[str, str]] = []
-        self.rows: list[tuple[str, str, int, int]] = []
-        self.observer = Books()
-        self.own_methods = frozenset()
-        self.errors_left = 1000
-        self._claim = claim
-        self.lanes, self.tentative_connect = build_lanes(self._charge, self._wait, self._record_of, {})
         self.session = Session(
             self,
-            lambda: self,
+            lambda: self.rules,
             lambda: self.now_ns,
             connection="g",
             about=About("websocket", {}),
             protobuf=False,
             address="192.0.2.1",
         )
-
-    # limits, and the books
-
-    def _charge(self, operation: Operation, now_ns: int, **_: object) -> Verdict | None:
-        self.charged.append((operation.kind, operation.user))
-        if operation.kind in self.ask:
-            return None
-        return Verdict.REFUSED if operation.kind in self.refuse else Verdict.ADMITTED
-
-    def _wait(self, operation: Operation, decide, **_: object) -> None:
-        self.deciders.append(decide)
-
-    def _record_of(self, kind: str):
-        def record(operation, verdict, reply, duration_ns):
-            self.rows.append((operation.kind, operation.user, reply.error, reply.disconnect))
-
-        return record
-
-    def claim(self, token: str) -> Claim | None:
-        return self._claim
-
-    def is_claimed(self, method: str) -> bool:
-        return method.startswith("plugin:")
-
-    def read_mark(self, connection: str, data: bytes):
-        return None
-
-    def take_error(self, errors: list[int], now_ns: int) -> bool:
-        self.errors_left -= 1
-        return self.errors_left >= 0
 
     # the wire
 
@@ -143,8 +85,8 @@ def opened(**limits: tuple[str, ...]) -> Scene:
     scene.centrifugo(CONNECTED)
     assert scene.session.state is State.OPEN
     scene.forwarded.clear()
-    scene.charged.clear()
-    scene.rows.clear()
+    scene.rules.charged.clear()
+    scene.rules.rows.clear()
     return scene
 
 
@@ -160,15 +102,15 @@ def test_what_follows_a_connect_waits_for_its_reply_and_is_charged_to_its_user()
     scene.centrifugo(CONNECTED)
     assert scene.is_through
     assert [one["id"] for one in scene.forwarded] == [1, 2, 3, 4]
-    assert scene.charged == [("connect", "ann"), ("publish", "ann"), ("subscribe", "ann"), ("publish", "ann")]
+    assert scene.rules.charged == [("connect", "ann"), ("publish", "ann"), ("subscribe", "ann"), ("publish", "ann")]
 
 
 def test_nobody_is_charged_for_a_connect_that_centrifugo_refuses():
     scene = Scene(claim=ANN)
     scene.client(CONNECT)
     scene.centrifugo({"id": 1, "error": {"code": 109, "message": "token expired"}})
-    assert scene.charged == []
-    assert scene.rows == [("connect", "", 109, 0)]
+    assert scene.rules.charged == []
+    assert scene.rules.rows == [("connect", "", 109, 0)]
     assert scene.is_through
     scene.client(publish(2))
     assert scene.kinds() == ["connect", "publish"], "Centrifugo ends it by itself"
@@ -187,7 +129,7 @@ def test_a_refused_connect_takes_the_place_of_the_reply_and_nothing_follows():
 def test_a_verified_user_over_its_limit_is_refused_before_centrifugo_is_asked():
     scene = Scene(claim=Claim("ann", is_verified=True), refuse=("connect",))
     scene.client(CONNECT)
-    assert scene.charged == [("connect", "ann")]
+    assert scene.rules.charged == [("connect", "ann")]
     assert scene.refusal == {"id": 1, "error": TOO_MANY}
     assert scene.forwarded == []
 
@@ -197,8 +139,8 @@ def test_a_connect_that_ends_without_a_reply_is_on_record(code: int):
     scene = Scene(claim=ANN)
     scene.client(CONNECT)
     scene.session.on_closed(code, "")
-    assert scene.rows == [("connect", "", 0, code)]
-    assert scene.charged == []
+    assert scene.rules.rows == [("connect", "", 0, code)]
+    assert scene.rules.charged == []
 
 
 def test_a_session_that_closes_while_limits_ask_does_not_open_afterwards():
@@ -206,9 +148,9 @@ def test_a_session_that_closes_while_limits_ask_does_not_open_afterwards():
     scene.client(CONNECT)
     scene.centrifugo(CONNECTED)
     scene.session.on_closed(3000, "")
-    (decide,) = scene.deciders
+    (decide,) = scene.rules.deciders
     decide(Verdict.ADMITTED)
-    assert scene.observer.events == [("close", 3000)]
+    assert scene.rules.events == [("close", 3000)]
     assert scene.session.state is State.REFUSED
     assert not scene.is_through
 
@@ -219,7 +161,7 @@ def test_refused_commands_are_answered_and_the_others_of_the_message_go_on():
     assert scene.kinds() == ["history"]
     assert scene.answered == [{"id": 2, "error": TOO_MANY}, {"id": 4, "error": TOO_MANY}]
     scene.centrifugo({"id": 3, "history": {"publications": [], "offset": 0, "epoch": "x"}})
-    assert scene.rows == [("publish", "ann", 111, 0), ("publish", "ann", 111, 0), ("history", "ann", 0, 0)]
+    assert scene.rules.rows == [("publish", "ann", 111, 0), ("publish", "ann", 111, 0), ("history", "ann", 0, 0)]
 
 
 @pytest.mark.parametrize("verdict", [Verdict.ADMITTED, Verdict.REFUSED])
@@ -228,7 +170,7 @@ def test_what_follows_a_command_that_limits_ask_about_keeps_its_place(verdict: V
     scene.client(publish(2), {"id": 3, "history": {"channel": "news"}})
     scene.client({"id": 4, "presence": {"channel": "news"}})
     assert scene.forwarded == []
-    scene.deciders.pop()(verdict)
+    scene.rules.deciders.pop()(verdict)
     ids = [one["id"] for one in scene.forwarded]
     assert ids == ([2, 3, 4] if verdict is Verdict.ADMITTED else [3, 4])
     assert bool(scene.answered) is (verdict is Verdict.REFUSED)
@@ -249,19 +191,19 @@ def test_what_is_under_way_at_the_end_is_on_record_with_its_code():
     scene.client(publish(2), publish(3))
     scene.centrifugo({"id": 2, "publish": {}})
     scene.session.on_closed(3008, "slow")
-    assert scene.rows == [("publish", "ann", 0, 0), ("publish", "ann", 0, 3008)]
+    assert scene.rules.rows == [("publish", "ann", 0, 0), ("publish", "ann", 0, 3008)]
 
 
 def test_an_untrack_counts_as_a_refresh_where_the_channel_is_no_shared_poll():
     scene = opened(refuse=("sub_refresh",))
     untrack = {"id": 2, "sub_refresh": {"channel": "news", "type": 2}}
     scene.client(untrack)
-    assert scene.charged == [("sub_refresh", "ann")]
+    assert scene.rules.charged == [("sub_refresh", "ann")]
     assert scene.forwarded == []
     scene.client({"id": 3, "subscribe": {"channel": "news", "type": 4}})
     scene.centrifugo({"id": 3, "subscribe": {"type": 4}})
     scene.client(untrack)
-    assert scene.charged[-1] == ("untrack", "ann")
+    assert scene.rules.charged[-1] == ("untrack", "ann")
     assert scene.kinds() == ["subscribe", "sub_refresh"]
 
 
@@ -271,22 +213,22 @@ def test_pages_of_a_map_are_charged_once_and_a_cursor_is_good_once():
     scene.centrifugo({"id": 2, "subscribe": {"type": 1, "phase": 2, "cursor": "p2"}})
     page = {"id": 3, "subscribe": {"channel": "m", "type": 1, "phase": 2, "cursor": "p2"}}
     scene.client(page)
-    assert scene.charged == [("subscribe", "ann")]
+    assert scene.rules.charged == [("subscribe", "ann")]
     scene.client({**page, "id": 4})
-    assert scene.charged == [("subscribe", "ann")] * 2
-    assert scene.observer.events == [("open", "ann")], "it is subscribed when the last page has come"
+    assert scene.rules.charged == [("subscribe", "ann")] * 2
+    assert scene.rules.events == [("open", "ann")], "it is subscribed when the last page has come"
 
 
 def test_a_plugins_method_passes_uncharged_since_the_proxy_door_charges_it():
     scene = opened()
     scene.client({"id": 2, "rpc": {"method": "plugin:do", "data": {}}})
-    assert scene.charged == []
+    assert scene.rules.charged == []
     assert scene.kinds() == ["rpc"]
 
 
 def test_too_many_errors_end_the_session_whoever_made_them():
     scene = opened(refuse=("publish",))
-    scene.errors_left = 2
+    scene.rules.errors_left = 2
     scene.client({"id": 2, "history": {"channel": "news"}})
     scene.centrifugo({"id": 2, "error": {"code": 108, "message": "not available"}})
     scene.client(publish(3))
@@ -306,7 +248,7 @@ def test_subscriptions_are_known_from_their_success_to_their_end():
     scene.client({"id": 4, "unsubscribe": {"channel": "a"}})
     scene.centrifugo({"id": 4, "unsubscribe": {}})
     scene.centrifugo({"push": {"channel": "c", "unsubscribe": {"code": 2500, "reason": "insufficient state"}}})
-    assert scene.observer.events == [("open", "ann"), ("subscribed", "a"), ("unsubscribed", "a"), ("unsubscribed", "c")]
+    assert scene.rules.events == [("open", "ann"), ("subscribed", "a"), ("unsubscribed", "a"), ("unsubscribed", "c")]
 
 
 def test_latency_is_how_long_the_last_pong_took():
@@ -331,6 +273,6 @@ def test_a_pong_that_had_to_wait_here_says_nothing_of_the_client():
     scene.client(publish(2))
     scene.client({})
     scene.now_ns = 10_000
-    scene.deciders.pop()(Verdict.ADMITTED)
+    scene.rules.deciders.pop()(Verdict.ADMITTED)
     assert scene.forwarded[1:] == [{}]
     assert scene.session.latency_ns == 0

@@ -16,36 +16,14 @@ from hypothesis import strategies as st
 from cpro._fast.commands import parse_commands
 from cpro._fast.wsframe import BINARY, CLOSE, TEXT, ClientFrames
 from cpro._fast.wsscan import ServerScan
-from cpro.doors.gateway.lanes import build_lanes
 from cpro.doors.gateway.session import About, Session
 from cpro.doors.gateway.tokens import Claim
 from cpro.doors.gateway.websocket import WebSocketTap
-from cpro.operation import Operation, Verdict
+from tests.support.gateway import ScriptedRules, ScriptedTransport
 from tests.support.transcripts import Recorded, all_recorded, raw, split
 
 RECORDED = all_recorded()
 HEAD = b"GET / HTTP/1.1\r\n\r\n"
-CHARGED = {"connect", "subscribe", "unsubscribe", "publish", "history", "presence", "presence_stats", "rpc", "refresh"}
-
-
-class Pipe:
-    """A transport that keeps what is written."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.is_closed = False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    abort = close
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 class Timer:
@@ -53,23 +31,19 @@ class Timer:
 
 
 class Gateway:
-    """One tap, its owner and its limits, which refuse some kinds of operations."""
+    """One tap, its owner, and limits that refuse some kinds of operations."""
 
     max_message_bytes = 65536
     max_server_message_bytes = 1 << 26
-    own_methods: frozenset[str] = frozenset()
 
     def __init__(self, recorded: Recorded, refuse: Iterable[str] = ()) -> None:
-        self.refuse = set(refuse)
-        self.charged: list[str] = []
+        self.rules = ScriptedRules(refuse=set(refuse), known=Claim("ann", is_verified=False))
         self.faults: list[str] = []
-        self.client, self.far = Pipe(), Pipe()
-        self.observer = self
-        self.lanes, self.tentative_connect = build_lanes(self._charge, None, lambda kind: lambda *row: None, {})
+        self.client, self.far = ScriptedTransport(), ScriptedTransport()
         self.tap = WebSocketTap(self, self.client, HEAD, protobuf=recorded.is_protobuf)
         self.tap.session = Session(
             self.tap,
-            lambda: self,
+            lambda: self.rules,
             lambda: 0,
             connection="g",
             about=About("websocket", {}),
@@ -93,22 +67,6 @@ class Gateway:
         assert self.far.written.startswith(HEAD)
         return [(one.opcode, one.payload) for one in ClientFrames(65536).feed(self.far.written[len(HEAD) :])]
 
-    def _charge(self, operation: Operation, now_ns: int, **_: object) -> Verdict:
-        self.charged.append(operation.kind)
-        return Verdict.REFUSED if operation.kind in self.refuse else Verdict.ADMITTED
-
-    def claim(self, token: str) -> Claim:
-        return Claim("ann", is_verified=False)
-
-    def is_claimed(self, method: str) -> bool:
-        return False
-
-    def read_mark(self, connection: str, data: bytes) -> None:
-        return None
-
-    def take_error(self, errors: list[int], now_ns: int) -> bool:
-        return True
-
     def call_later(self, delay_s: float, callback: object) -> Timer:
         return Timer()
 
@@ -116,10 +74,6 @@ class Gateway:
 
     def report(self, what: str) -> None:
         self.faults.append(what)
-
-    def on_open(self, *_: object) -> None: ...
-
-    on_close = on_subscribed = on_unsubscribed = on_open
 
 
 def commands(payloads: list[bytes], recorded: Recorded) -> list[bytes]:
@@ -135,7 +89,7 @@ def check_untouched(gateway: Gateway, recorded: Recorded) -> None:
     said = [(opcode, payload) for who, opcode, payload in recorded.frames if who == "client"]
     assert passed[-1] == said[-1], "its close frame, too"
     kinds = [one.kind for payload in recorded.said("client") for one in parse_commands(payload, recorded.is_protobuf)]
-    assert gateway.charged == kinds
+    assert [kind for kind, _ in gateway.rules.charged] == kinds
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100, 10**6])
