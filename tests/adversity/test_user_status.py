@@ -81,15 +81,17 @@ def test_workers_killed_in_the_middle_of_updates_lose_none_that_was_answered(ser
     updates = Updates(cpro)
 
     def kill_one_after_the_other() -> None:
-        for number in range(6):
+        for _ in range(6):
             updates.go_on(200)
-            os.kill(random.choice(cpro.workers()), signal.SIGKILL)
-            assert eventually(lambda restarts=number + 1: cpro.metric("cpro_worker_restarts_total") == restarts)
+            victim = random.choice(cpro.workers())  # it may be starting still
+            os.kill(victim, signal.SIGKILL)
+            assert eventually(lambda dead=victim: dead not in cpro.workers() and len(cpro.workers()) == 3)
         updates.go_on(200)
 
     updates.run(kill_one_after_the_other)
     assert updates.wrong == []
     assert all_known(cpro, updates.answered)
+    assert cpro.metric("cpro_worker_restarts_total") >= 3
 
 
 def test_the_whole_service_killed_in_the_middle_of_updates_loses_none_that_was_answered(service):
