@@ -3,13 +3,15 @@
 import os
 import subprocess
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpro._fast.leasetable import ASK, EMPTY, FORGET_NS, SPENT, SPENT_DUE, LeasePlan, LeaseTable, file_bytes
+from cpro._fast.buckets import CLIENT, BucketTable, Layer, Plan
+from cpro._fast.leasetable import ASK, DUE, EMPTY, FORGET_NS, SPENT, SPENT_DUE, LeasePlan, LeaseTable, file_bytes
 from cpro.errors import StoreError
 from cpro.limits.leases import Answer, Balance, Lease, Limit, Policy, begin, build_ask, is_due, take_answer
 
@@ -132,6 +134,38 @@ def test_a_record_left_for_weeks_denies_nothing(table):
     with table.claim(PLAN, 0, "u", 0, ME, later_ns) as record:
         assert (record.tokens, record.asked_ns, record.next_ask_ns, record.deadline_ns) == (0, 0, 0, later_ns)
         assert record.spent == 3
+
+
+# --- together with the node's own buckets ---
+
+
+@pytest.fixture
+def own(tmp_path: Path):
+    made = BucketTable.create_or_open(str(tmp_path / "own"), 1000, bytes(16), NOW)
+    yield made
+    made.close()
+
+
+CLIENTS_ONE = Plan([Layer(0, CLIENT, 7, SECOND, SECOND)])
+
+
+def test_both_pay_or_neither(table, own):
+    fill(table, 3)
+    fill(table, 3, place=1)
+    charge = partial(table.charge, BOTH, own, CLIENTS_ONE)
+    assert charge("c1", "u", 0, NOW) == 0b01
+    assert (in_hand(table, 0), in_hand(table, 1)) == (2, 2)
+    assert charge("c1", "u", 0, NOW) == 0b10
+    assert (in_hand(table, 0), in_hand(table, 1)) == (2, 2), "the connection's refusal leaves what is in hand there"
+    assert [charge(f"c{number}", "u", 0, NOW) for number in (2, 3, 4)] == [0b01, 0b01, -ASK]
+    assert own.tokens_left(CLIENTS_ONE, "c4", "u", 0, NOW) == 1, "nor does the connection pay without a token in hand"
+
+
+def test_what_runs_low_is_said_beside_the_answer_of_the_node(table, own):
+    plan = LeasePlan([1], [LIMIT])
+    fill(table, 10, granted=100, asked_ns=NOW, demand_mtps=1_000_000)
+    assert table.charge(plan, own, CLIENTS_ONE, "c1", "u", 0, NOW + SECOND) == 0b01 | DUE
+    assert table.charge(plan, own, CLIENTS_ONE, "c1", "u", 0, NOW + SECOND) == 0b10
 
 
 # --- giving back ---

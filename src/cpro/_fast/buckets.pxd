@@ -20,6 +20,11 @@ cdef enum:
     MAX_LAYERS = 64
 
 
+cdef inline bint refuses(int code) noexcept nogil:
+    """Whether any block of a table's answer is 2: refused, and not in dry run."""
+    return code & ~(code << 1) & 0b101010
+
+
 cdef class Plan:
     cdef readonly int count
     cdef int asks_client

@@ -2,6 +2,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from cpro._fast.bucketfile import BucketFile
+from cpro._fast.buckets import BucketTable, Plan
 from cpro._fast.leaserecord import Peek as Peek
 from cpro._fast.leaserecord import Record as Record
 
@@ -9,6 +10,7 @@ SPENT: Literal[0]
 SPENT_DUE: Literal[1]
 ASK: Literal[2]
 EMPTY: Literal[3]
+DUE: Literal[64]
 FORGET_NS: int
 
 class Sizes(Protocol):
@@ -36,6 +38,9 @@ class LeasePlan:
 class LeaseTable(BucketFile):
     clock: Callable[[], int] | None
     def spend(self, plan: LeasePlan, user: str, user_kind: int, now_ns: int, tokens: int = 1) -> int: ...
+    def charge(
+        self, plan: LeasePlan, table: BucketTable, own: Plan, client: str, user: str, user_kind: int, now_ns: int
+    ) -> int: ...
     def give_back(self, plan: LeasePlan, user: str, user_kind: int, now_ns: int, tokens: int = 1) -> None: ...
     def retry_ns(self, plan: LeasePlan, user: str, user_kind: int, now_ns: int) -> int: ...
     def tag_of(self, plan: LeasePlan, place: int, user: str, user_kind: int) -> int: ...

@@ -15,6 +15,7 @@ from libc.math cimport floor
 from posix.time cimport clock_gettime, timespec
 
 from cpro._fast cimport hashing
+from cpro._fast.buckets cimport BucketTable, Plan, refuses
 from cpro._fast.bucketfile cimport (
     GROUP_SPAN, NEAR_GROUPS, SLOTS_AT, STALE_SECONDS, Probe, Slot, cas16, hash_text, load_i64, load_u64, lock_stripe,
     place_probe, prefetch, unlock_stripe,
@@ -45,6 +46,9 @@ cdef enum:
     DUE_CODE = 1
     ASK_CODE = 2
     EMPTY_CODE = 3
+    DUE_BIT = 64                    # beyond the codes of a table
+
+DUE = DUE_BIT
 
 FORGET_NS = STALE_NS
 """So long after its deadline a record may become another key's: longer than the store remembers the lease."""
@@ -240,6 +244,23 @@ cdef class LeaseTable(BucketFile):
         for place in range(plan.count):
             if self.last[place].tag == aimed[place].tag:
                 put_back(&self.last[place], now_ns, <uint32_t>tokens)
+
+    def charge(self, LeasePlan plan not None, BucketTable table not None, Plan own not None, str client not None,
+               str user not None, int user_kind, int64_t now_ns):
+        """Take a token of every record of the plan and of every bucket of `own`, or nothing at all.
+
+        The table's code, with DUE added where `spend` says SPENT_DUE; -ASK or -EMPTY, and the table was not asked."""
+        cdef int place
+        cdef int code
+        cdef int got = self.spend_raw(plan, user, user_kind, now_ns, 1)
+        if got > DUE_CODE:
+            return -got
+        code = table.charge_raw(own, client, user, user_kind, now_ns, 1)
+        if not refuses(code):
+            return code | DUE_BIT if got else code
+        for place in range(plan.count):
+            put_back(&self.last[place], now_ns, 1)
+        return code
 
     cdef int spend_raw(self, LeasePlan plan, str user, int user_kind, int64_t now_ns, int64_t tokens) except -1:
         cdef Spent* spents = self.last

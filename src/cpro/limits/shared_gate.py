@@ -8,23 +8,25 @@ from collections.abc import Callable
 from functools import partial
 
 from cpro._fast.buckets import REFUSED, BucketTable, Plan
-from cpro._fast.leasetable import EMPTY, SPENT, SPENT_DUE, LeaseTable
+from cpro._fast.leasetable import DUE, EMPTY, LeaseTable
 from cpro.clock import boot_ns
 from cpro.config.model import RateLimit
-from cpro.limits.gate import USER, VERDICTS, Gate
+from cpro.limits.gate import USER, Gate
 from cpro.limits.leaser import Leaser, Outcome
 from cpro.limits.rules import Leased, Rules
 from cpro.operation import Operation, Verdict
 
 _ADMITTED, _REFUSED, _REFUSED_DRY = 1 << 4, 2 << 4, 3 << 4
 """What the store says, in the block's place of an answer of the table (see `gate`)."""
-_GO = Verdict.ADMITTED
-_TAKEN = (SPENT, SPENT_DUE)
 
 
 def _with(code: int, said: int) -> int:
     """The answer of the node's buckets and of the store: where the node keeps the block too, both must admit."""
     return code if code & _REFUSED else (code & 0b1111) | said
+
+
+_SPENT = tuple(code if REFUSED[code] else _with(code, _ADMITTED) for code in range(DUE))
+"""By the code of the node's buckets, where a token was in hand: what is refused has left it there."""
 
 
 class SharedGate(Gate):
@@ -53,19 +55,10 @@ class SharedGate(Gate):
         user = operation.user
         if leased is None or not user or user in self._exempt or self._leaser.is_troubled:
             return super().charge(operation, now_ns, own_only=own_only)
-        got = self._leases.spend(leased.plan, user, USER, now_ns)
-        if got == SPENT:  # the way of nearly everybody
-            if leased.is_all:
-                self._count(_ADMITTED)
-                return _GO
-            code = self._table.charge(leased.local, operation.client, user, USER, now_ns)
-            if not REFUSED[code]:
-                code = (code & 0b1111) | _ADMITTED
-                self._count(code)
-                return VERDICTS[code]
-            self._leases.give_back(leased.plan, user, USER, now_ns)
-            return self._conclude(operation, code)
-        return self._charge_own(got, leased, leased.local, operation, user, USER, now_ns)
+        code = self._leases.charge(leased.plan, self._table, leased.local, operation.client, user, USER, now_ns)
+        if 0 <= code < DUE:  # the way of nearly everybody
+            return self._conclude(operation, _SPENT[code])
+        return self._charge_rare(code, leased, leased.local, operation, user, USER, now_ns)
 
     def _charge(self, plan: Plan, operation: Operation, now_ns: int) -> Verdict | None:
         leased = self._rules.leased.get(plan)
@@ -76,25 +69,21 @@ class SharedGate(Gate):
             return super()._charge(plan, operation, now_ns)
         if self._on_store_error == "local" and self._leaser.keeps_locally(user, kind, now_ns):
             plan = leased.with_local
-        got = self._leases.spend(leased.plan, user, kind, now_ns)
-        return self._charge_own(got, leased, plan, operation, user, kind, now_ns)
+        code = self._leases.charge(leased.plan, self._table, plan, operation.client, user, kind, now_ns)
+        return self._charge_rare(code, leased, plan, operation, user, kind, now_ns)
 
-    def _charge_own(
+    def _charge_rare(
         self, got: int, leased: Leased, plan: Plan, operation: Operation, user: str, kind: int, now_ns: int
     ) -> Verdict | None:
-        """What the node's buckets in `plan` say to that which was `got` of those in hand."""
-        if got in _TAKEN:
-            code = self._table.charge(plan, operation.client, user, kind, now_ns)
-            if REFUSED[code]:
-                self._leases.give_back(leased.plan, user, kind, now_ns)
-                return self._conclude(operation, code)
-            if got == SPENT_DUE:
-                self._leaser.refill(user, kind, leased)
-            return self._conclude(operation, _with(code, _ADMITTED))
+        """What becomes of that which the leases and the node's buckets in `plan` answered `got` to."""
+        if got >= DUE:
+            self._leaser.refill(user, kind, leased)
+        if got >= 0:
+            return self._conclude(operation, _SPENT[got % DUE])
         code, _ = self._table.look(plan, operation.client, user, kind, now_ns)
         if REFUSED[code]:
             return self._conclude(operation, code)
-        if got == EMPTY:
+        if got == -EMPTY:
             if leased.may_stream:
                 self._leaser.on_refused(user, kind, leased, now_ns)
             return self._settle(plan, operation, user, kind, now_ns, self._refused)
