@@ -6,6 +6,7 @@ store. Then as many GETs of keys that are not there are sent at the same times o
 
 import argparse
 import asyncio
+import gc
 import sys
 import tempfile
 from collections.abc import Callable
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("--per-second", type=int, nargs="+", default=[200, 2000])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each round, for either")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--print-only", action="store_true")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -63,6 +65,7 @@ def main() -> int:
             ]
             for one in found
         ],
+        keep="" if options.print_only else "leases-cold",
     )
     return 0
 
@@ -149,6 +152,8 @@ async def arrive(ask: Ask, stem: str, per_second: int, seconds: float, seed: int
     open_ = len(times)
     for number, when_s in enumerate(times):
         loop.call_at(when_s, begin, number)
+    gc.collect()
+    gc.freeze()  # as a worker does: neither the times nor the table of users need be looked at again
     await over.wait()
     return sorted(took)
 

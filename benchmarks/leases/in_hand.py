@@ -51,6 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.leases.in_hand", description=__doc__)
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--print-only", action="store_true")
     options = parser.parse_args()
     found = [asyncio.run(measure(buckets, options.users, options.rounds)) for buckets in CASES]
     show(
@@ -65,6 +66,7 @@ def main() -> int:
             ]
             for one in found
         ],
+        keep="" if options.print_only else "leases-in-hand",
     )
     return 0
 

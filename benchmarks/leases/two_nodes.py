@@ -25,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.leases.two_nodes", description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--connections", type=int, default=16, help="to each node")
+    parser.add_argument("--print-only", action="store_true")
     options = parser.parse_args()
     found = [measure(rate, burst, options.seconds, options.connections) for rate, burst in LIMITS]
     show(
@@ -50,6 +51,7 @@ def main() -> int:
             ]
             for one in found
         ],
+        keep="" if options.print_only else "leases-two-nodes",
     )
     return 0
 
