@@ -14,7 +14,7 @@ class Scene:
         self.passed = 0
         self.is_cancelled = False
         self.passage = Passage(self, self.client, request)  # type: ignore[arg-type]
-        self.passage.give_up_later(self._call_later)
+        self.passage.far.give_up_later(self._call_later)
         self.passage.far.connection_made(self.centrifugo)  # type: ignore[arg-type]
         assert self.centrifugo.written == request
 

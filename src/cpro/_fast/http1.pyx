@@ -295,7 +295,7 @@ cdef dict REASONS = {
     405: b"Method Not Allowed",
     413: b"Content Too Large", 417: b"Expectation Failed", 429: b"Too Many Requests",
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 502: b"Bad Gateway",
-    503: b"Service Unavailable",
+    503: b"Service Unavailable", 504: b"Gateway Timeout",
 }
 
 cdef enum:

@@ -17,6 +17,7 @@ from cpro.doors.gateway.books import Books
 from cpro.doors.gateway.deflate import Deflating, Inflating, negotiate
 from cpro.doors.gateway.desk import Desk
 from cpro.doors.gateway.dialects import read_connect
+from cpro.doors.gateway.far import FarLeg
 from cpro.doors.gateway.heads import FORWARDED_FOR, OURS, REAL_IP, relay_request
 from cpro.doors.gateway.legs import Timer
 from cpro.doors.gateway.one_way import OneWayTap
@@ -108,7 +109,7 @@ class GatewayDoor:
         """`crowd` counts the connections of the node; `desk` and `centrifugo` are for posts of streams."""
         self._connections = connections
         self._crowd = crowd
-        self.dial = dial
+        self._dial = dial
         self.call_later = call_later
         self.taps: dict[Tap, int] = {}
         """What is open, with its place in the crowd."""
@@ -167,6 +168,13 @@ class GatewayDoor:
         self._connections.add(tap.session.about.transport, -1)
 
     # -- opening connections
+
+    def dial(
+        self, leg: FarLeg, on_refused: Callable[[], object], on_chosen: Callable[[Origin], object] | None = None
+    ) -> None:
+        """Connect a leg to Centrifugo, which has only so long to answer its request."""
+        leg.give_up_later(self.call_later)
+        self._dial(leg, on_refused, on_chosen)
 
     def opening(self, request: Request, connection: Connection) -> Opening:
         """Who asks, whatever for."""

@@ -1,15 +1,18 @@
 """The leg to Centrifugo: asks for the upgrade (or for a stream), then carries bytes."""
 
+from collections.abc import Callable
 from typing import Final, cast
 
-from cpro._fast.http1 import ResponseParser
+from cpro._fast.http1 import ResponseParser, build_status
 from cpro.doors.gateway.heads import relay_response, split_head
-from cpro.doors.gateway.legs import Tap
+from cpro.doors.gateway.legs import Tap, Timer
 from cpro.errors import ProtocolError
 from cpro.http.dial import BaseTransport, Leg, Transport
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 BODY_LIMIT_BYTES: Final = 1024 * 1024
+ANSWER_WAIT_S: Final = 30.0
+"""Longer than Centrifugo takes to begin what is accepted, or for any other answer from its first to its last byte."""
 SWITCHING: Final = b"101"
 _STATUS: Final = slice(len("HTTP/1.1 "), len("HTTP/1.1 200"))
 
@@ -28,6 +31,11 @@ class FarLeg(Leg):
         self._is_upgraded = False
         self._answer: ResponseParser | None = None
         self._is_closed = False
+        self._timer: Timer | None = None
+
+    def give_up_later(self, call_later: Callable[[float, Callable[[], object]], Timer]) -> None:
+        """Don't wait for ever until it is answered."""
+        self._timer = call_later(ANSWER_WAIT_S, self._on_late)
 
     def connection_made(self, transport: BaseTransport) -> None:
         self._transport = cast(Transport, transport)
@@ -50,6 +58,7 @@ class FarLeg(Leg):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._stop_timer()
         if not self._is_closed:
             self._is_closed = True
             self._tap.on_far_lost()
@@ -75,8 +84,18 @@ class FarLeg(Leg):
     def close(self) -> None:
         """Close once everything written has left; the tap hears nothing more."""
         self._is_closed = True
+        self._stop_timer()
         if self._transport is not None:
             self._transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_late(self) -> None:
+        self.close()
+        self._tap.on_not_upgraded(build_status(504, False))
 
     def _read_head(self, data: bytes) -> None:
         self._received += data
@@ -87,6 +106,7 @@ class FarLeg(Leg):
             return
         if self._accepted and head[_STATUS] == self._accepted:
             self._is_upgraded, self._received = True, b""
+            self._stop_timer()
             self._tap.on_upgraded(head, rest)
             return
         self._answer = ResponseParser(HEAD_LIMIT_BYTES, BODY_LIMIT_BYTES)

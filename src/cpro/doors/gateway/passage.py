@@ -1,15 +1,10 @@
 """A request that opens nothing: it goes to Centrifugo as it is, and its answer comes back as it is."""
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
 from cpro._fast.http1 import build_status
 from cpro.doors.gateway.far import FarLeg
-from cpro.doors.gateway.legs import Timer
 from cpro.http.dial import Leg, Transport
-
-ANSWER_WAIT_S: Final = 15.0
-"""Longer than any answer of Centrifugo's takes: what goes on and on is no answer, but a stream."""
 
 
 class Owner(Protocol):
@@ -26,11 +21,6 @@ class Passage(Leg):
         self.far = FarLeg(self, request, accepted=b"")
         self._owner: Owner | None = owner
         self._transport: Transport | None = transport
-        self._timer: Timer | None = None
-
-    def give_up_later(self, call_later: Callable[[float, Callable[[], object]], Timer]) -> None:
-        """Wait for the answer no longer than Centrifugo takes for any."""
-        self._timer = call_later(ANSWER_WAIT_S, self._on_late)
 
     def data_received(self, data: bytes) -> None:
         """The answer says that the connection closes: what follows the request is never read."""
@@ -59,16 +49,11 @@ class Passage(Leg):
     def on_far_lost(self) -> None:
         self.on_not_upgraded(build_status(502, False))
 
-    def _on_late(self) -> None:
-        self.on_not_upgraded(build_status(504, False))
-
     def end(self) -> None:
         """Close both legs; once."""
         owner, self._owner = self._owner, None
         if owner is None:
             return
-        if self._timer is not None:
-            self._timer.cancel()
         self.far.close()
         if self._transport is not None:
             self._transport.close()

@@ -17,7 +17,7 @@ from cpro.doors.gateway.passage import Passage
 from cpro.doors.gateway.poster import Hear
 from cpro.doors.gateway.stream import StreamTap
 from cpro.doors.gateway.ways import Way
-from cpro.http.dial import Leg, Transport
+from cpro.http.dial import Transport
 from cpro.http.endpoints import Origin
 from cpro.http.server import Connection
 from cpro.operation import Reply
@@ -36,7 +36,7 @@ class Door(Protocol):
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer: ...
 
     def dial(
-        self, leg: Leg, on_refused: Callable[[], object], on_chosen: Callable[[Origin], object] | None = None, /
+        self, leg: FarLeg, on_refused: Callable[[], object], on_chosen: Callable[[Origin], object] | None = None, /
     ) -> None: ...
 
     def open_stream(
@@ -108,7 +108,6 @@ class Streams:
         transport, _ = connection.detach()
         passage = Passage(self, transport, head + request.body)
         self._passages.add(passage)
-        passage.give_up_later(self._door.call_later)
         transport.set_protocol(passage)
         self._door.dial(passage.far, passage.on_far_lost)
         return None
