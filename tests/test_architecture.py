@@ -10,6 +10,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "cpro"
 
 FLOORS = {
     "errors": set(),
+    "addresses": set(),
     "clock": set(),
     "operation": set(),
     "logs": {"clock"},
@@ -35,7 +36,7 @@ FLOORS = {
         "_fast.hashing",
         "_fast.leasetable",
     },
-    "limits.gate": {"operation", "config.model", "limits.rules", "_fast.buckets"},
+    "limits.gate": {"addresses", "operation", "config.model", "limits.rules", "_fast.buckets"},
     "limits.leases": {"errors"},
     "limits.outage": set(),
     "limits.redis_store": {"errors", "limits.leases", "limits.outage", "redis"},
@@ -85,6 +86,7 @@ FLOORS = {
     "limits.table": {"errors", "_fast"},
     "pipeline": {"operation", "clock"},
     "doors.gateway": {
+        "addresses",
         "clock",
         "config.checks",
         "config.model",

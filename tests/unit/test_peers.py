@@ -3,7 +3,7 @@
 import pytest
 
 from cpro._fast.http1 import RequestParser
-from cpro.doors.gateway.peers import Peer, Peers, counted_as
+from cpro.doors.gateway.peers import Peer, Peers
 
 PEERS = Peers(["10.0.0.0/8", "fd00::/8"])
 
@@ -34,23 +34,3 @@ def request(*lines: str):
 def test_what_trusted_proxies_say_is_believed_and_nothing_else(connected_from: str, lines: list[str], peer):
     found = PEERS.find(request(*lines), connected_from)
     assert (found if isinstance(peer, Peer) else found.address) == peer
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "are_same"),
-    [
-        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
-        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
-        ("192.0.2.1", "::ffff:192.0.2.1", True),
-        ("192.0.2.1", "192.0.2.2", False),
-        ("0.0.0.0", "::", False),
-        ("unknown", "unknown", True),
-        ("unknown", "_hidden", False),
-    ],
-)
-def test_a_network_of_ipv6_counts_as_one_address(one: str, other: str, are_same: bool):
-    assert (counted_as(one) == counted_as(other)) is are_same
-
-
-def test_an_unknown_address_is_counted_to_nobody():
-    assert counted_as("") == b""

@@ -174,6 +174,8 @@ def test_anonymous_users_can_be_told_apart_by_connection_or_address(node):
     assert n.admitted(3, "publish", user="", client="c", address="10.0.0.1") == 1
     assert n.admitted(3, "publish", user="", client="d", address="10.0.0.1") == 0
     assert n.admitted(3, "publish", user="", client="d") == 1, "no address known: the connection"
+    networks = ["2001:db8:1:2::1", "2001:db8:1:2:9::9", "2001:db8:1:3::1"]
+    assert [n.admitted(3, "publish", user="", client="e", address=address) for address in networks] == [1, 0, 1]
     assert n.admitted(3, "publish", user="10.0.0.1") == 1, "a user of that name is somebody else"
 
 

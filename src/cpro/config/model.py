@@ -332,7 +332,9 @@ class RateLimit(Block, frozen=True):
     ] = "local"
     anonymous: Annotated[
         Literal["none", "client", "ip"],
-        about("Key that stands in for an empty user id: no limit per user, the connection, or the address."),
+        about(
+            "What stands in for an empty user id: no limit per user, the connection, or the address (IPv6: its /64)."
+        ),
     ] = "none"
     exempt_users: Annotated[tuple[str, ...], about("Users who are never limited.")] = ()
     dry_run: Annotated[bool, about("Decides and records, but refuses nothing.")] = False

@@ -7,6 +7,7 @@ The table answers with two bits a block (client, user, redis; lowest first): 0 n
 from collections.abc import Callable
 
 from cpro._fast.buckets import REFUSED, BucketTable, Plan
+from cpro.addresses import customer_of
 from cpro.config.model import RateLimit
 from cpro.limits.rules import Rules
 from cpro.operation import NEVER_REFUSED, Operation, ScopedOperation, Verdict
@@ -99,5 +100,5 @@ class Gate:
         if self._anonymous == "none":
             return "", USER
         if self._anonymous == "ip" and operation.address:
-            return operation.address, BY_ADDRESS
+            return customer_of(operation.address), BY_ADDRESS
         return operation.client, BY_CLIENT

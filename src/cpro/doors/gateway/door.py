@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from cpro._fast.crowd import REFUSED, Crowd
 from cpro._fast.http1 import Request
+from cpro.addresses import customer_of
 from cpro.clock import boot_ns
 from cpro.config.model import Gateway
 from cpro.doors.gateway import emulation
@@ -22,7 +23,7 @@ from cpro.doors.gateway.heads import FORWARDED_FOR, OURS, REAL_IP, relay_request
 from cpro.doors.gateway.legs import Timer
 from cpro.doors.gateway.one_way import OneWayTap
 from cpro.doors.gateway.opening import Opening
-from cpro.doors.gateway.peers import Peer, Peers, counted_as
+from cpro.doors.gateway.peers import Peer, Peers
 from cpro.doors.gateway.session import Observer, Session
 from cpro.doors.gateway.stream import StreamTap
 from cpro.doors.gateway.streams import Centrifugo, Streams
@@ -191,7 +192,7 @@ class GatewayDoor:
         if self.is_stopping:
             return None
         opening = self.opening(request, connection)
-        place = self._crowd.enter(counted_as(opening.peer.address), self._most, self._most_per_address)
+        place = self._crowd.enter(customer_of(opening.peer.address).encode(), self._most, self._most_per_address)
         if place == REFUSED:
             return None
         self._connections.add(transport_name, 1)

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 from typing import Final, NamedTuple
 
 from cpro._fast.http1 import Request
+from cpro.addresses import parse_address
 
-_CUSTOMER_BYTES: Final = 8
 _WITH_PORT: Final = re.compile(r"(?P<ipv4>[0-9.]+):[0-9]+|\[(?P<ipv6>[0-9A-Fa-f:.]+)\](?::[0-9]+)?")
 
 
@@ -44,18 +44,8 @@ class Peers:
 
     def trusts(self, text: str) -> bool:
         """Whether an address is a trusted proxy's."""
-        address = _address(text)
+        address = parse_address(text)
         return address is not None and any(address in network for network in self._networks)
-
-
-def counted_as(address: str) -> bytes:
-    """What connections from an address are counted to: in IPv6 a /64, the least that one customer gets (RFC 6177).
-
-    Empty where the address is unknown: such connections are counted to nobody."""
-    known = _address(address)
-    if known is None:
-        return address.encode()
-    return known.packed if isinstance(known, IPv4Address) else known.packed[:_CUSTOMER_BYTES]
 
 
 def _chain(request: Request) -> list[str]:
@@ -67,12 +57,3 @@ def _without_port(text: str) -> str:
     """Some proxies add the client's port: with it no two connections would be one client's."""
     match = _WITH_PORT.fullmatch(text)
     return text if match is None else match["ipv4"] or match["ipv6"]
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
