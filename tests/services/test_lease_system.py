@@ -268,7 +268,8 @@ class System(RuleBasedStateMachine):
         if not hasattr(self, "history") or len(self.history) == 0:
             return
         for limit in {self.own.identity: self.own, self.total.identity: self.total}.values():
-            bound = self.losses * (limit.full + getattr(self, "lag_us", 0) * limit.accrual)
+            streaming_us = limit.stream_ns * 3 // 2000  # what streams when state is lost goes on to its end
+            bound = self.losses * (limit.full + (getattr(self, "lag_us", 0) + streaming_us) * limit.accrual)
             assert overshoot_units(self.history[limit.identity], limit) <= bound
 
 
