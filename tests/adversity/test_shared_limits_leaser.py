@@ -14,7 +14,7 @@ from cpro._fast.leasetable import LeasePlan, LeaseTable
 from cpro.clock import boot_ns
 from cpro.errors import StoreReplyError, StoreUnavailableError
 from cpro.limits.gate import BY_ADDRESS, USER
-from cpro.limits.leaser import BUSY_RETRY_S, Leaser, Outcome
+from cpro.limits.leaser import BUSY_RETRY_S, PRESSED_NS, Leaser, Outcome
 from cpro.limits.leases import Answer, Balance, Limit, Policy
 from cpro.limits.outage import Part
 from cpro.limits.rules import Leased
@@ -312,10 +312,9 @@ def test_what_was_leased_by_the_old_limit_goes_back_before_the_new_one_is_asked_
     async def scenario(bench: Bench) -> None:
         old, new = plan_of(1), plan_of(1, tokens=10)
         bench.leaser.configure([old], PATIENT_S)
+        bench.lease(old, 20)
         first = bench.ask(old)
         await until(lambda: first)
-        bench.lease(old, 20)
-        bench.store.requests.clear()
         bench.leaser.configure([new], PATIENT_S)
         told = bench.ask(new)
         await until(lambda: told)
@@ -365,12 +364,24 @@ def test_an_address_is_away_with_the_part_that_has_its_key(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_who_came_once_is_forgotten_with_the_answer(tmp_path):
+    async def scenario(bench: Bench) -> None:
+        leased = plan_of(1)
+        loop, known = asyncio.get_running_loop(), []
+        look = lambda: known.append(len(bench.leaser._users))  # noqa: E731
+        bench.leaser.ask("42", USER, leased, lambda _: loop.call_soon(look))
+        await until(lambda: known)
+        assert known == [0]
+
+    run(tmp_path, scenario)
+
+
 def test_users_who_have_nothing_here_are_forgotten(tmp_path):
     async def scenario(bench: Bench) -> None:
         leased = plan_of(1)
         for n in range(5000):
             bench.ask(leased, str(n))
+            bench.leaser.on_refused(str(-n), USER, leased, boot_ns() - PRESSED_NS)
         await until(lambda: not bench.leaser._users)
-        assert not bench.leaser._to_sweep
 
     run(tmp_path, scenario, timeout_s=SHORT_S)

@@ -39,6 +39,8 @@ class Flight:
     request: Request
     waiters: list[Waiter]
     """Whose operations it asks for."""
+    holds: bool = True
+    """Whether something is in hand after it."""
 
 
 Ended = Callable[[Flight, Answer | None], None]
@@ -154,6 +156,7 @@ class Flights:
                 if record:
                     self._book(record, ask, answer, place, now_ns)
             self._count_tokens("spent", answer.admitted * len(flight.records))
+            flight.holds = any(record and record.tokens for record in flight.records)
         finally:
             _release(flight.records)
             self._on_ended(flight, answer)

@@ -7,10 +7,11 @@ together (`flights`).
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from random import random
 
 from cpro._fast.leasetable import ASK, SPENT, SPENT_DUE, LeaseTable, Peek
@@ -93,14 +94,13 @@ class Leaser:
             count_tokens=count_tokens,
             count_error=count_error,
         )
-        self._users: dict[tuple[int, str], _User] = {}
+        self._users: OrderedDict[tuple[int, str], _User] = OrderedDict()  # who was swept longest ago comes first
         self._queued: list[_User] = []
         self._local_until_ns = 0
         self.is_troubled = False
         """Whether buckets kept on this node may have a say about anybody: up to a sweep longer than they do."""
         self._waiting = Waiting(self._loop, self._on_overdue)
         self._flushing = False
-        self._to_sweep: deque[tuple[int, str]] = deque()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self._longest_ns = 0
         self._plans: frozenset[Leased] | None = None
@@ -177,7 +177,6 @@ class Leaser:
         user = self._users.get(key)
         if user is None:
             user = self._users[key] = _User(name, kind, key_of(name, kind))
-            self._to_sweep.append(key)
         return user
 
     def _succeed(self, user: _User) -> None:
@@ -283,6 +282,8 @@ class Leaser:
             waiter.tell(Outcome.GRANTED if number < answer.admitted else Outcome.REFUSED)
         if user.low is not None or any(user.lines.values()):
             self._queue(user)
+        elif not flight.holds and len(user.lines) == 1 and user.refused_ns < 0 and user.retry is None:
+            del self._users[user.kind, user.name]  # most users come once: nothing of them is left to be swept
 
     # --- time ---
 
@@ -295,14 +296,13 @@ class Leaser:
         """Renew what would be lost, give back what nobody spends, forget users who have nothing here."""
         now_ns = boot_ns()
         flights = []
-        for _ in range(min(len(self._to_sweep), SWEEP_USERS)):
-            key = self._to_sweep.popleft()
+        for key in list(islice(self._users, SWEEP_USERS)):
             user = self._users[key]
             flight = self._tidy(user, now_ns)
             if flight is not None:
                 flights.append(flight)
             if user.lines or user.flight is not None or now_ns - user.refused_ns < PRESSED_NS:
-                self._to_sweep.append(key)
+                self._users.move_to_end(key)
             else:
                 del self._users[key]
         self._flights.send(flights)
