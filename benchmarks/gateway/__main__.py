@@ -26,7 +26,8 @@ from benchmarks.load.report import put
 RESULT = ROOT / "benchmarks" / "results" / "gateway.json"
 README = ROOT / "benchmarks" / "README.md"
 CONNECTIONS = 40
-HALF = 0.5
+PACES = {"paced": 0.5, "light": 0.1}
+"""Shares of what the slowest server did when it was asked for as much as it can."""
 Found = dict[str, list[dict[str, float]]]
 
 
@@ -70,15 +71,15 @@ def _rounds(options: argparse.Namespace) -> dict[str, Found]:
     """What was found: by kind of load, by server, round by round."""
     cases: dict[str, Found] = {kind: {name: [] for name in report.SERVERS} for kind in options.only}
     for number in range(1, options.rounds + 1):
-        half = 0.0
+        full_per_s = 0.0
         for kind in options.only:
             for name in report.servers_of(kind):
                 with _standing(name) as stand:
-                    one = _load(kind, stand, options, half)
+                    one = _load(kind, stand, options, full_per_s)
                 cases[kind][name].append(one)
                 _say(f"round {number}/{options.rounds}: {kind}: {name}: " + report.told(kind, one))
             if kind == "roundtrips":  # of the slowest
-                half = HALF * min(cases[kind][name][-1]["per_s"] for name in report.servers_of(kind))
+                full_per_s = min(cases[kind][name][-1]["per_s"] for name in report.servers_of(kind))
     return cases
 
 
@@ -110,12 +111,12 @@ def _program(launch: Launch, cores: str) -> Program:
     return Program(launch.argv, cores, launch.port, launch.env)
 
 
-def _load(kind: str, stand: Stand, options: argparse.Namespace, half: float) -> dict[str, float]:
+def _load(kind: str, stand: Stand, options: argparse.Namespace, full_per_s: float) -> dict[str, float]:
     asked: dict = {"port": stand.port, "pid": stand.pid, "connections": CONNECTIONS, "seconds": options.seconds}
     if kind == "broadcast":
         asked |= {"connections": options.listeners, "api_port": stand.centrifugo}
-    elif kind == "paced":
-        asked["per_s"] = half or 1000.0
+    elif kind in PACES:
+        asked["per_s"] = PACES[kind] * full_per_s or 1000.0
     elif kind == "idle":
         asked["connections"] = options.idle
         del asked["seconds"]

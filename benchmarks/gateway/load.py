@@ -240,6 +240,7 @@ KINDS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, float]]]] = {
     "roundtrips": roundtrips,
     "broadcast": broadcast,
     "paced": paced,
+    "light": paced,
     "idle": idle,
 }
 

@@ -24,6 +24,7 @@ KINDS = {
     "roundtrips": Kind("publish and its reply, CPU of one", "cpu_us", "µs", "≤ 2", "≤ 1.3"),
     "broadcast": Kind("broadcast, CPU of a delivered message", "cpu_us", "µs", "≤ 1.5", "≤ 1"),
     "paced": Kind("publish and its reply at half load, p99 that is added", "p99_us", "µs", "≤ 2", "≤ 1.3", True),
+    "light": Kind("publish and its reply at a tenth, p99 that is added", "p99_us", "µs", "", "", True),
     "idle": Kind("an idle connection, both legs", "bytes", "bytes", "16 KiB", "8 KiB"),
 }
 Cases = dict[str, dict[str, list[dict[str, float]]]]
@@ -79,7 +80,7 @@ def _detail(cases: Cases, kind: str, name: str) -> str:
     def of(what: str) -> float:
         return median(one.get(what, 0.0) for one in cases[kind][name])
 
-    waits = f"{of('p50_us'):,.0f} | {of('p99_us'):,.0f}" if kind == "paced" else "| "
+    waits = f"{of('p50_us'):,.0f} | {of('p99_us'):,.0f}" if "p50_us" in cases[kind][name][0] else "| "
     return (
         f"| {KINDS[kind].title.partition(',')[0]} | {SERVERS[name]} | {of('per_s'):,.0f} | {of('cpu_share'):.0%} "
         f"| {of('system_share'):.0%} | {waits} |"
