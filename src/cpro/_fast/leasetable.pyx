@@ -258,6 +258,7 @@ cdef class LeaseTable(BucketFile):
         code = table.charge_raw(own, client, user, user_kind, now_ns, 1)
         if not refuses(code):
             return code | DUE_BIT if got else code
+        self.last_tokens = 0
         for place in range(plan.count):
             put_back(&self.last[place], now_ns, 1)
         return code
