@@ -5,11 +5,16 @@ import base64
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 
 import pytest
 
 from cpro._fast.wsframe import TEXT, build_frame
+from cpro.doors.gateway.far import ANSWER_WAIT_S
 from tests.support.farside import FarSide, Visitor, obliging
 from tests.support.processes import eventually, open_files, owners, resident_bytes
 from tests.support.service import Service
@@ -132,6 +137,36 @@ def test_an_upgrade_is_answered_502_while_centrifugo_is_away(gateway, far):
 
 
 # --- those who are slow
+
+
+def test_a_centrifugo_that_never_answers_holds_nobody_for_ever(service):
+    """Of every kind of request, at once: it takes as long as a client has to wait."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel takes connections, nobody reads them
+        base = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        gateway = {"enabled": True, "address": "127.0.0.1:0", "centrifugo": [base], "pass_unknown": True}
+        cpro = service({"gateway": gateway, "shutdown": {"timeout": "1s"}})
+        upgrade = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        }
+        asked = [
+            ("/connection/websocket", upgrade),
+            ("/connection/uni_websocket", upgrade),
+            ("/connection/sse?cf_connect=%7B%22id%22%3A1%2C%22connect%22%3A%7B%7D%7D", {}),
+            ("/connection/uni_sse?cf_connect=%7B%7D", {}),
+            ("/some/page", {}),
+        ]
+
+        def status_of(path: str, headers: dict[str, str]) -> int:
+            connection = HTTPConnection(cpro.gateway, timeout=2 * ANSWER_WAIT_S)
+            with closing(connection):
+                connection.request("GET", path, headers=headers)
+                return connection.getresponse().status
+
+        with ThreadPoolExecutor(len(asked)) as clients:
+            assert list(clients.map(status_of, *zip(*asked, strict=True))) == [504] * len(asked)
 
 
 def test_clients_that_send_a_byte_at_a_time_are_understood_and_hold_nobody_up(gateway, far):
