@@ -38,7 +38,7 @@ cdef int64_t MAX_NS = 1LL << 60
 
 NEVER_NS = (1 << 63) - 1
 CLIENT, USER = 0, 1
-REFUSED = tuple([any([(code >> 2 * block) & 3 == REFUSED_CODE for block in range(3)]) for code in range(64)])
+REFUSED = tuple([refuses(code) for code in range(64)])
 
 
 class Layer(NamedTuple):

@@ -26,9 +26,9 @@ from cpro.limits.waiting import Waiter, Waiting
 BUSY_RETRY_S = 0.003
 """When to look again after another worker was found asking about the same bucket."""
 SWEEP_S, SWEEP_USERS = 0.05, 2000
+"""Every so often so many users are looked at for leases to renew or give back."""
 PRESSED_NS = 1_000_000_000
 """How long it is remembered that operations were refused unasked, though nothing is in hand."""
-"""Every so often so many users are looked at for leases to renew or give back."""
 LEAVE_S, LEAVE_AGAIN_S = 1.0, 0.01
 """Longest that a stop waits for leases to be taken back; how often it looks whether requests in its way have ended."""
 

@@ -58,7 +58,7 @@ class SharedGate(Gate):
         code = self._leases.charge(leased.plan, self._table, leased.local, operation.client, user, USER, now_ns)
         if 0 <= code < DUE:  # the way of nearly everybody
             return self._conclude(operation, _SPENT[code])
-        return self._charge_rare(code, leased, leased.local, operation, user, USER, now_ns)
+        return self._on_charged(code, leased, leased.local, operation, user, USER, now_ns)
 
     def _charge(self, plan: Plan, operation: Operation, now_ns: int) -> Verdict | None:
         leased = self._rules.leased.get(plan)
@@ -70,9 +70,9 @@ class SharedGate(Gate):
         if self._on_store_error == "local" and self._leaser.keeps_locally(user, kind, now_ns):
             plan = leased.with_local
         code = self._leases.charge(leased.plan, self._table, plan, operation.client, user, kind, now_ns)
-        return self._charge_rare(code, leased, plan, operation, user, kind, now_ns)
+        return self._on_charged(code, leased, plan, operation, user, kind, now_ns)
 
-    def _charge_rare(
+    def _on_charged(
         self, got: int, leased: Leased, plan: Plan, operation: Operation, user: str, kind: int, now_ns: int
     ) -> Verdict | None:
         """What becomes of that which the leases and the node's buckets in `plan` answered `got` to."""
