@@ -28,7 +28,6 @@ from cpro.analytics.query import Question, ask
 from cpro.errors import StoreError
 
 RESULT = ROOT / "benchmarks" / "results" / "latency.json"
-README = ROOT / "benchmarks" / "README.md"
 PACE_S = 0.005
 POLL_S = 0.02
 
@@ -66,7 +65,7 @@ def main() -> int:
     print("\n".join(lines))
     if not options.quick:
         RESULT.write_text(json.dumps(found, indent=1) + "\n")
-        report.put(README, "latency", lines)
+        report.put(report.README, "latency", lines)
     return 0
 
 

@@ -21,10 +21,9 @@ from benchmarks.load.measure import memory_folder
 from benchmarks.load.peers import ROOT, AbsentError, Launch
 from benchmarks.load.places import apart
 from benchmarks.load.processes import Program
-from benchmarks.load.report import put
+from benchmarks.load.report import README, put
 
 RESULT = ROOT / "benchmarks" / "results" / "gateway.json"
-README = ROOT / "benchmarks" / "README.md"
 CONNECTIONS = 40
 PACES = {"paced": 0.5, "light": 0.1}
 """Shares of what the slowest server did when it was asked for as much as it can."""

@@ -80,7 +80,7 @@ def _detail(cases: Cases, kind: str, name: str) -> str:
     def of(what: str) -> float:
         return median(one.get(what, 0.0) for one in cases[kind][name])
 
-    waits = f"{of('p50_us'):,.0f} | {of('p99_us'):,.0f}" if "p50_us" in cases[kind][name][0] else "| "
+    waits = f"{of('p50_us'):,.0f} | {of('p99_us'):,.0f}" if KINDS[kind].is_added else "| "
     return (
         f"| {KINDS[kind].title.partition(',')[0]} | {SERVERS[name]} | {of('per_s'):,.0f} | {of('cpu_share'):.0%} "
         f"| {of('system_share'):.0%} | {waits} |"

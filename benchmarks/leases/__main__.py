@@ -8,9 +8,8 @@ from pathlib import Path
 
 from benchmarks.leases.cost import abuse, compare, memory, started
 from benchmarks.leases.deployment import deployment
-from benchmarks.leases.output import FIGURES, made_on
-from benchmarks.load.machine import describe
-from benchmarks.load.report import put
+from benchmarks.load.machine import describe, made_on
+from benchmarks.load.report import README, put
 from benchmarks.pages import publish
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +45,7 @@ def main() -> int:
     costs, deployments = cost_lines(found), deployment_lines(found)
     print("\n".join([*costs, "", *deployments]))
     if not options.print_only:
-        put(FIGURES, "leases-cost", costs)
+        put(README, "leases-cost", costs)
         publish(found, "\n".join(deployments), RESULT, PAGE)
     return 0
 

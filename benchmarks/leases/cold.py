@@ -37,6 +37,9 @@ client:
     redis_user_command: {{enabled: true, publish: {{enabled: true, buckets: [{{interval: 1s, rate: 60}}]}}}}
 """
 
+PREPARE_S = 0.25
+"""Longer than it takes to set the times of a round."""
+
 Ask = Callable[[str, Callable[[object], None]], None]
 """Asks about a name; the callback hears when it is answered."""
 
@@ -144,7 +147,7 @@ async def arrive(ask: Ask, stem: str, per_second: int, seconds: float, seed: int
 
         ask(f"{stem}-{number}", done)
 
-    at_s, times = loop.time() + 0.05, []
+    at_s, times = loop.time() + PREPARE_S, []
     until_s = at_s + seconds
     while at_s < until_s:
         times.append(at_s)

@@ -4,12 +4,9 @@ import json
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from benchmarks.load.machine import describe
-from benchmarks.load.report import put
-
-FIGURES = Path(__file__).resolve().parents[1] / "README.md"
+from benchmarks.load.machine import describe, made_on
+from benchmarks.load.report import README, put
 
 
 def show(found: object, head: Sequence[str], rows: Iterable[Sequence[str]], *, keep: str = "") -> None:
@@ -19,12 +16,7 @@ def show(found: object, head: Sequence[str], rows: Iterable[Sequence[str]], *, k
     table = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
     print("\n".join(table))
     if keep:
-        put(FIGURES, keep, [made_on(describe(sys.executable)), "", *table])
-
-
-def made_on(machine: dict) -> str:
-    """When, and on what."""
-    return f"{machine['date']}; {machine['cpu']}, Linux {machine['kernel']}; load before: {machine['load_before']}."
+        put(README, keep, [made_on(describe(sys.executable)), "", *table])
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -21,7 +21,6 @@ from benchmarks.load.peers import ROOT, AbsentError
 from benchmarks.load.places import apart, together
 
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "benchmarks" / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 DISSECTED = ("nginx-return", "cpro-answered", "nginx-proxy", "cpro-forwarded")
 
@@ -108,7 +107,7 @@ def _dissect(chosen: list[Case], seconds: int, result: dict) -> dict[str, dict]:
 def _keep(result: dict, lines: list[str], anatomy: list[str]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "load.json").write_text(json.dumps(result, indent=1) + "\n")
-    report.put(README, "load", lines)
+    report.put(report.README, "load", lines)
     if anatomy:
         report.put(PERFORMANCE, "anatomy", [report.machine_lines(result)[0], "", *anatomy])
 

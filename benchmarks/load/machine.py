@@ -35,6 +35,11 @@ def describe(python: str) -> dict[str, object]:
     }
 
 
+def made_on(machine: dict) -> str:
+    """When, and on what."""
+    return f"{machine['date']}; {machine['cpu']}, Linux {machine['kernel']}; load before: {machine['load_before']}."
+
+
 def _peer(find: Callable[[], str], flag: str) -> str:
     try:
         return _ask(find(), flag)

@@ -5,7 +5,9 @@ from statistics import median
 
 from benchmarks.load.cases import COMPARISONS, Case, Comparison
 from benchmarks.load.measure import Round
+from benchmarks.load.peers import ROOT
 
+README = ROOT / "benchmarks" / "README.md"
 KIB, MIB = 1024, 1024 * 1024
 Rounds = dict[str, list[Round]]
 

@@ -45,7 +45,7 @@ def main() -> int:
     print("\n".join(lines))
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({"machine": machine, "calls": calls}, indent=1) + "\n")
-    report.put(ROOT / "benchmarks" / "README.md", "micro", lines)
+    report.put(report.README, "micro", lines)
     return 0
 
 

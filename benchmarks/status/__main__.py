@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.load.machine import describe
+from benchmarks.load.machine import describe, made_on
 from benchmarks.pages import publish
 from benchmarks.status import reads, updates
 
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def report(found: dict) -> str:
-    machine, updated = found["machine"], found["updates"]
+    updated = found["updates"]
     rows = [
         f"| {one['shards']} | {one['time_ms']['ours']:.2f} | {one['cpu_ms']['ours']:.2f} "
         f"| **{one['time_to_pipelines']:.2f}** | **{one['cpu_to_pipelines']:.2f}** "
@@ -49,8 +49,7 @@ def report(found: dict) -> str:
     ]
     return "\n".join(
         [
-            f"{machine['date']}; {machine['cpu']}, Linux {machine['kernel']}; load before: {machine['load_before']}. "
-            "`python -m benchmarks.status`.",
+            f"{made_on(found['machine'])} `python -m benchmarks.status`.",
             "",
             "`get_user_status` of 1,000 users, request decoded and answer encoded, to bare redis-py fetching the same:",
             "",
